@@ -1,0 +1,98 @@
+//! The error of this crate: what kind, where, and what to do.
+
+use std::fmt;
+
+/// What went wrong, for callers that match on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused.
+    Io,
+    /// The file is not of any accepted kind, is cut short, or contradicts itself.
+    Format,
+    /// The file is of a version that is not supported.
+    Version,
+    /// The program uses operators that are not known.
+    UnknownOperator,
+    /// A weight is missing or does not fit its description.
+    Weight,
+    /// The program is not well formed (see the `verify` module).
+    Invalid,
+    /// The input is legal but not supported.
+    Unsupported,
+    /// No shape rule accepts these operands.
+    Shape,
+}
+
+/// An error with all the findings that belong to it, each complete in itself.
+#[derive(Clone, Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    kind: ErrorKind,
+    findings: Vec<String>,
+    context: Vec<String>,
+    help: Option<String>,
+}
+
+impl Error {
+    /// An error of one finding: a sentence saying what and where.
+    #[cold]
+    pub fn new(kind: ErrorKind, finding: impl Into<String>) -> Self {
+        Self::many(kind, vec![finding.into()])
+    }
+
+    /// An error of several findings that were collected before stopping.
+    #[cold]
+    pub fn many(kind: ErrorKind, findings: Vec<String>) -> Self {
+        Self(Box::new(Inner { kind, findings, context: Vec::new(), help: None }))
+    }
+
+    /// Adds what the reader should do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// Adds where it happened, outermost last.
+    #[must_use]
+    pub fn within(mut self, place: impl Into<String>) -> Self {
+        self.0.context.push(place.into());
+        self
+    }
+
+    /// What kind of error it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The findings, in the order of the program.
+    pub fn findings(&self) -> &[String] {
+        &self.0.findings
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in self.0.context.iter().rev() {
+            write!(f, "{place}: ")?;
+        }
+        match self.0.findings.as_slice() {
+            [one] => f.write_str(one)?,
+            many => {
+                write!(f, "{} problems", many.len())?;
+                for finding in many {
+                    write!(f, "\n  {finding}")?;
+                }
+            }
+        }
+        match &self.0.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

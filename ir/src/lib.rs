@@ -1,0 +1,7 @@
+//! What a program *is*.
+pub mod dtype;
+pub mod error;
+mod mapped;
+pub mod weights;
+
+pub use dtype::DType;

@@ -1,0 +1,399 @@
+//! Weights as descriptions of bytes.
+//!
+//! A [`TensorData`] says where the bytes of a tensor are, or how they follow from other tensors, and how many there
+//! are. Nothing is read until the writer (or the runtime) asks, and then a piece at a time, so memory does not grow
+//! with the model. Two descriptions with the same [`Identity`] have the same bytes: that is how tied weights stay one
+//! tensor through every rewrite.
+
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::DType;
+use crate::error::{Error, ErrorKind};
+pub use crate::mapped::MappedFile;
+
+/// A tensor's bytes, described; cheap to clone.
+#[derive(Clone)]
+pub struct TensorData(Arc<Inner>);
+
+struct Inner {
+    dtype: DType,
+    shape: Vec<u64>,
+    byte_len: u64,
+    source: Source,
+}
+
+enum Source {
+    /// Row-major elements at `offset` of a mapped file.
+    Mapped { file: MappedFile, offset: u64 },
+    Inline(Arc<[u8]>),
+    Derived(Arc<dyn Derive>),
+}
+
+/// A recipe that makes the bytes of one tensor out of others.
+///
+/// Recipes are pure: the same inputs and parameters give the same bytes, on every machine and from every thread.
+pub trait Derive: Send + Sync {
+    /// Name of the recipe and its parameters; recipes of equal text over inputs of equal identity give equal bytes.
+    fn recipe(&self) -> String;
+
+    /// The tensors it reads.
+    fn inputs(&self) -> &[TensorData];
+
+    /// Pieces asked of [`Derive::produce`] start and end at multiples of this many bytes (or at the end).
+    fn granule(&self) -> u64;
+
+    /// Fills `out` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When an input cannot be read or does not fit the recipe.
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error>;
+}
+
+/// What makes two descriptions the same; see [`TensorData::identity`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// Bytes of a mapping.
+    Mapped {
+        /// Which mapping (an address: equal within one run, never printed).
+        file: usize,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+    },
+    /// Bytes in memory: the bytes themselves.
+    Inline(Arc<[u8]>),
+    /// A recipe over others.
+    Derived {
+        /// See [`Derive::recipe`].
+        recipe: String,
+        /// Number of bytes.
+        len: u64,
+        /// Its inputs.
+        inputs: Vec<Identity>,
+    },
+}
+
+fn bytes_of(dtype: DType, shape: &[u64]) -> Result<u64, Error> {
+    shape
+        .iter()
+        .try_fold(dtype.size() as u64, |n, &d| n.checked_mul(d))
+        .ok_or_else(|| Error::new(ErrorKind::Weight, format!("a tensor {dtype}{shape:?} has more than 2^64 bytes")))
+}
+
+impl TensorData {
+    /// Elements in row-major order, starting at byte `offset` of a mapped file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Weight`] when the file ends before the tensor does.
+    pub fn mapped(dtype: DType, shape: Vec<u64>, file: MappedFile, offset: u64) -> Result<Self, Error> {
+        let byte_len = bytes_of(dtype, &shape)?;
+        let end = offset.checked_add(byte_len).filter(|&e| e <= file.bytes().len() as u64);
+        if end.is_none() {
+            return Err(Error::new(
+                ErrorKind::Weight,
+                format!("{dtype}{shape:?} needs {byte_len} bytes at {offset}, the file has {}", file.bytes().len()),
+            ));
+        }
+        Ok(Self(Arc::new(Inner { dtype, shape, byte_len, source: Source::Mapped { file, offset } })))
+    }
+
+    /// Elements in row-major order, in memory. For small things: constants, tables.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Weight`] when the number of bytes is not that of the shape.
+    pub fn inline(dtype: DType, shape: Vec<u64>, bytes: impl Into<Arc<[u8]>>) -> Result<Self, Error> {
+        let byte_len = bytes_of(dtype, &shape)?;
+        let bytes = bytes.into();
+        if bytes.len() as u64 != byte_len {
+            return Err(Error::new(ErrorKind::Weight, format!("{dtype}{shape:?} has {byte_len} bytes, given {}", bytes.len())));
+        }
+        Ok(Self(Arc::new(Inner { dtype, shape, byte_len, source: Source::Inline(bytes) })))
+    }
+
+    /// Bytes made by a recipe when asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Weight`] when the shape has more bytes than can be counted.
+    pub fn derived(dtype: DType, shape: Vec<u64>, recipe: Arc<dyn Derive>) -> Result<Self, Error> {
+        let byte_len = bytes_of(dtype, &shape)?;
+        Ok(Self(Arc::new(Inner { dtype, shape, byte_len, source: Source::Derived(recipe) })))
+    }
+
+    /// The same bytes seen as another type or shape of the same size.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Weight`] when the sizes differ.
+    pub fn reinterpret(&self, dtype: DType, shape: Vec<u64>) -> Result<Self, Error> {
+        let byte_len = bytes_of(dtype, &shape)?;
+        if byte_len != self.0.byte_len {
+            return Err(Error::new(
+                ErrorKind::Weight,
+                format!("{dtype}{shape:?} has {byte_len} bytes, the tensor has {}", self.0.byte_len),
+            ));
+        }
+        let source = match &self.0.source {
+            Source::Mapped { file, offset } => Source::Mapped { file: file.clone(), offset: *offset },
+            Source::Inline(b) => Source::Inline(b.clone()),
+            Source::Derived(d) => Source::Derived(d.clone()),
+        };
+        Ok(Self(Arc::new(Inner { dtype, shape, byte_len, source })))
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Sizes, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[u64] {
+        &self.0.shape
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> u64 {
+        self.0.byte_len / self.0.dtype.size() as u64
+    }
+
+    /// Number of bytes, row-major without gaps.
+    pub fn byte_len(&self) -> u64 {
+        self.0.byte_len
+    }
+
+    /// Equal identities mean equal bytes. (Equal bytes may still have different identities.)
+    pub fn identity(&self) -> Identity {
+        match &self.0.source {
+            Source::Mapped { file, offset } => Identity::Mapped { file: file.id(), offset: *offset, len: self.0.byte_len },
+            Source::Inline(b) => Identity::Inline(b.clone()),
+            Source::Derived(d) => Identity::Derived {
+                recipe: d.recipe(),
+                len: self.0.byte_len,
+                inputs: d.inputs().iter().map(TensorData::identity).collect(),
+            },
+        }
+    }
+
+    /// The bytes, if they exist already (in a mapping or in memory).
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.0.source {
+            // In range: checked by the constructor.
+            Source::Mapped { file, offset } => {
+                let start = usize::try_from(*offset).ok()?;
+                file.bytes().get(start..start + usize::try_from(self.0.byte_len).ok()?)
+            }
+            Source::Inline(b) => Some(b),
+            Source::Derived(_) => None,
+        }
+    }
+
+    /// The file and the offset at which the bytes stand, for copies inside the kernel.
+    pub fn file_range(&self) -> Option<(&File, u64)> {
+        match &self.0.source {
+            Source::Mapped { file, offset } => Some((file.file(), *offset)),
+            _ => None,
+        }
+    }
+
+    /// The mapping behind the bytes and their offset in it, for use in place.
+    pub fn mapping(&self) -> Option<(&MappedFile, u64)> {
+        match &self.0.source {
+            Source::Mapped { file, offset } => Some((file, *offset)),
+            _ => None,
+        }
+    }
+
+    /// Pieces asked of [`TensorData::produce`] start and end at multiples of this (or at the end).
+    pub fn granule(&self) -> u64 {
+        match &self.0.source {
+            Source::Derived(d) => d.granule().max(1),
+            _ => 1,
+        }
+    }
+
+    /// Fills `out` with the bytes from `offset` on; see [`TensorData::granule`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Weight`] when the piece is out of range, or what a recipe finds wrong with its inputs.
+    pub fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let end = offset.checked_add(out.len() as u64).filter(|&e| e <= self.0.byte_len);
+        let Some(end) = end else {
+            return Err(Error::new(ErrorKind::Weight, format!("bytes {offset}+{} of {}", out.len(), self.0.byte_len)));
+        };
+        match (&self.0.source, self.bytes()) {
+            (Source::Derived(d), _) => d.produce(offset, out),
+            (_, Some(bytes)) => match bytes.get(offset as usize..end as usize) {
+                Some(piece) => {
+                    out.copy_from_slice(piece);
+                    Ok(())
+                }
+                None => Err(Error::new(ErrorKind::Weight, "the mapped file is shorter than it was")),
+            },
+            (_, None) => Err(Error::new(ErrorKind::Weight, "the mapped file is shorter than it was")),
+        }
+    }
+
+    /// All bytes, in memory. For small tensors; large ones are streamed with [`TensorData::produce`].
+    ///
+    /// # Errors
+    /// As [`TensorData::produce`].
+    pub fn to_vec(&self) -> Result<Vec<u8>, Error> {
+        if let Some(b) = self.bytes() {
+            return Ok(b.to_vec());
+        }
+        let mut out = vec![0; usize::try_from(self.0.byte_len).map_err(|_| Error::new(ErrorKind::Weight, "too large for this machine"))?];
+        self.produce(0, &mut out)?;
+        Ok(out)
+    }
+}
+
+impl fmt::Debug for TensorData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = match &self.0.source {
+            Source::Mapped { offset, .. } => format!("mapped at {offset}"),
+            Source::Inline(_) => "inline".to_owned(),
+            Source::Derived(d) => d.recipe(),
+        };
+        write!(f, "{}{:?} ({from})", self.0.dtype, self.0.shape)
+    }
+}
+
+/// Elements of a strided view of another tensor's storage, in row-major order.
+///
+/// Weights keep the strides they had in Python (transposed, channels-last, expanded); consumers want them contiguous.
+pub struct Strided {
+    storage: [TensorData; 1],
+    element: usize,
+    shape: Vec<u64>,
+    strides: Vec<u64>,
+    offset: u64,
+}
+
+impl TensorData {
+    /// The tensor with these sizes and strides (in elements, from element `offset` on) over `self` taken as flat storage.
+    ///
+    /// Gives the storage's own bytes back, unmoved, where the view is row-major.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Weight`] when the view reaches beyond the storage.
+    pub fn strided(&self, dtype: DType, shape: Vec<u64>, strides: Vec<u64>, offset: u64) -> Result<Self, Error> {
+        let beyond = || {
+            Error::new(
+                ErrorKind::Weight,
+                format!("{dtype}{shape:?} with strides {strides:?} from element {offset} reaches beyond the {} bytes stored", self.byte_len()),
+            )
+        };
+        if shape.len() != strides.len() {
+            return Err(Error::new(ErrorKind::Weight, format!("{} sizes but {} strides", shape.len(), strides.len())));
+        }
+        let element = dtype.size() as u64;
+        let empty = shape.contains(&0);
+        if !empty {
+            let last = shape.iter().zip(&strides).try_fold(offset, |at, (&n, &s)| at.checked_add((n - 1).checked_mul(s)?));
+            let need = last.and_then(|l| l.checked_add(1)?.checked_mul(element)).ok_or_else(beyond)?;
+            if need > self.byte_len() {
+                return Err(beyond());
+            }
+        }
+        let row_major = empty
+            || shape.iter().zip(&strides).rev().try_fold(1, |expect, (&n, &s)| (n == 1 || s == expect).then_some(expect * n)).is_some();
+        if row_major {
+            let len = bytes_of(dtype, &shape)?;
+            let at = if empty { 0 } else { offset * element };
+            let source = match &self.0.source {
+                Source::Mapped { file, offset } => Source::Mapped { file: file.clone(), offset: offset + at },
+                Source::Inline(b) => Source::Inline(b.get(at as usize..(at + len) as usize).ok_or_else(beyond)?.into()),
+                Source::Derived(_) => return self.reinterpret(dtype, shape),
+            };
+            return Ok(Self(Arc::new(Inner { dtype, shape, byte_len: len, source })));
+        }
+        let recipe = Strided { storage: [self.clone()], element: element as usize, shape: shape.clone(), strides, offset };
+        Self::derived(dtype, shape, Arc::new(recipe))
+    }
+}
+
+impl Derive for Strided {
+    fn recipe(&self) -> String {
+        format!("strided {}B {:?} {:?} from {}", self.element, self.shape, self.strides, self.offset)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &self.storage
+    }
+
+    fn granule(&self) -> u64 {
+        self.element as u64
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let held;
+        let [storage] = &self.storage;
+        let bytes = match storage.bytes() {
+            Some(b) => b,
+            None => {
+                held = storage.to_vec()?;
+                &held
+            }
+        };
+        // The coordinates of the first element asked for; then an odometer.
+        let rank = self.shape.len();
+        let mut coord = vec![0u64; rank];
+        let mut rest = offset / self.element as u64;
+        for (c, &n) in coord.iter_mut().zip(&self.shape).rev() {
+            *c = rest % n.max(1);
+            rest /= n.max(1);
+        }
+        let mut at = self.offset + coord.iter().zip(&self.strides).map(|(&c, &s)| c * s).sum::<u64>();
+        for piece in out.chunks_exact_mut(self.element) {
+            let start = at as usize * self.element;
+            let Some(from) = bytes.get(start..start + self.element) else {
+                return Err(Error::new(ErrorKind::Weight, "the storage is shorter than it was"));
+            };
+            piece.copy_from_slice(from);
+            for ((c, &n), &s) in coord.iter_mut().zip(&self.shape).zip(&self.strides).rev() {
+                *c += 1;
+                at += s;
+                if *c < n {
+                    break;
+                }
+                *c = 0;
+                at -= n * s;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(n: u8) -> TensorData {
+        TensorData::inline(DType::UInt8, vec![u64::from(n)], (0..n).collect::<Vec<u8>>()).unwrap()
+    }
+
+    #[test]
+    fn transposed_storage_is_read_row_major_in_any_piece() {
+        let t = bytes(6).strided(DType::UInt8, vec![3, 2], vec![1, 3], 0).unwrap();
+        assert_eq!(t.to_vec().unwrap(), [0, 3, 1, 4, 2, 5]);
+        let mut piece = [0; 3];
+        t.produce(2, &mut piece).unwrap();
+        assert_eq!(piece, [1, 4, 2]);
+    }
+
+    #[test]
+    fn row_major_views_keep_their_bytes_and_expanded_ones_repeat() {
+        let t = bytes(6).strided(DType::UInt8, vec![2, 2], vec![2, 1], 2).unwrap();
+        assert_eq!(t.bytes().unwrap(), [2, 3, 4, 5]);
+        let t = bytes(2).strided(DType::UInt8, vec![2, 2], vec![0, 1], 0).unwrap();
+        assert_eq!(t.to_vec().unwrap(), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn views_beyond_the_storage_are_refused() {
+        assert_eq!(bytes(6).strided(DType::UInt8, vec![3, 2], vec![1, 4], 0).unwrap_err().kind(), ErrorKind::Weight);
+        assert!(bytes(6).strided(DType::UInt8, vec![2], vec![u64::MAX], 1).is_err());
+        assert!(bytes(6).strided(DType::UInt8, vec![0, 9], vec![9, 1], 7).unwrap().to_vec().unwrap().is_empty());
+    }
+}
