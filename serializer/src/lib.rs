@@ -1,1 +1,7 @@
-//! (front page to be written)
+//! Bytes: the `.pte` container, the MLX payload and named data.
+
+pub mod error;
+pub mod flat;
+pub mod window;
+
+pub use error::{Error, ErrorKind, Result};
