@@ -1,1 +1,7 @@
-//! (front page to be written)
+//! Opens a `.pte` and runs its MLX programs.
+
+pub mod error;
+pub mod tensor;
+
+pub use error::{Error, ErrorKind, Result};
+pub use tensor::{Bool, Elem, Tensor};
