@@ -1,0 +1,20 @@
+//! The MLX program: what a partition becomes, and what the delegate's runtime executes.
+//!
+//! A [`Program`] is a few chains of [`Instr`]uctions over numbered tensors ([`Tid`]) and scalar values ([`Vid`]). It says
+//! nothing about bytes: encoding is in `etx-serializer`, execution in `etx-runtime-mlx`.
+//!
+//! The instructions are declared once, in `table.rs`; the same table gives the enum, the reflection
+//! ([`Instr::fields`], [`Instr::from_fields`]) that codec and printer use, slot visiting ([`Instr::visit_slots`]) and the
+//! documentation ([`INSTRUCTIONS`]).
+
+mod field;
+mod ids;
+mod instr;
+mod program;
+mod table;
+
+pub use field::{FieldKind, FieldSpec, FieldValue, Presence, Scalar};
+pub use ids::{Access, FloatOrVid, IntOrVid, IntOrVidOrTid, SlotRef, Tid, Vid, VidOrTid};
+pub use instr::{FieldError, InstrSpec};
+pub use program::{NamedSlot, Program, ShapeDim, Slot, Space, TensorMeta};
+pub use table::{INSTRUCTIONS, Instr};
