@@ -1,5 +1,6 @@
 //! Opens a `.pte` and runs its MLX programs.
 
+mod cpu;
 pub mod error;
 pub mod tensor;
 

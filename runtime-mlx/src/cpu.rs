@@ -1,0 +1,7 @@
+//! The pure-Rust engine: kernels by family, each built on one mechanism.
+//!
+//! Kernels take tensors of any layout and return new ones; those that only rearrange return views. They check what they
+//! are given and fail with a value: nothing an instruction says can make one panic.
+
+pub(crate) mod dtype;
+pub(crate) mod lanes;
