@@ -145,13 +145,18 @@ class Llama(nn.Module):
 
 
 def build(c, seed=0):
-    """The model with seeded random weights: matrices at 1/sqrt(fan-in), embeddings at 0.5, norms near one."""
+    """The model in its dtype, with seeded random weights."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(c.dtype)
     try:
         model = Llama(c)
     finally:
         torch.set_default_dtype(previous)
+    return randomise(model, seed).eval()
+
+
+def randomise(model, seed=0):
+    """Seeded random weights: matrices at 1/sqrt(fan-in), embeddings at 0.5, norms near one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -162,7 +167,7 @@ def build(c, seed=0):
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
             else:
                 parameter.uniform_(0.8, 1.2, generator=generator)
-    return model.eval()
+    return model
 
 
 def export(model, tokens=4):

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import llama
+import programs
 
 
 def main():
@@ -23,7 +24,7 @@ def main():
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "examples" / "llama"
     out.mkdir(parents=True, exist_ok=True)
     model = llama.build(llama.Config())
-    torch.export.save(llama.export(copy.deepcopy(model)), out / "model.pt2")
+    programs.save(llama.export(copy.deepcopy(model)), out / "model.pt2")
 
     prompt = torch.tensor([[72, 101, 108, 108, 111, 44]])
     calls = {"prompt": (prompt, torch.arange(6)), "step": (torch.tensor([[32]]), torch.tensor([6]))}

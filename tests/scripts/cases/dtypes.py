@@ -1,0 +1,74 @@
+"""Odd types and values: integers, booleans, halves, casts, NaN and infinities."""
+import torch
+
+from case import call, case
+
+INF, NAN = float("inf"), float("nan")
+
+
+@case(steps=lambda: [call(torch.tensor([1, -7, 100], dtype=torch.int32), torch.tensor([3, 2**40, -5]),
+                          torch.tensor([200, 255, 0], dtype=torch.uint8), torch.tensor([-128, 127, 5], dtype=torch.int8))])
+def integer_promotion(self, i32, i64, u8, i8):
+    """Integers of different types: the result type, and wrapping within it."""
+    return i32 + i64, u8 + i8, u8 * u8, i8 - i32, i32 / 2, i32 * 0.5, i32.sum(), u8.float() / 3, -i8, i64.abs()
+
+
+@case(steps=lambda: [call(torch.tensor([7, -7, 7, -7, 0, -1]), torch.tensor([2, 2, -2, -2, 3, 5]), torch.tensor([7.5, -7.5, 0.5, -0.0, 1e10, -3.0]))],
+      reference_wrong="integer floor division leaves an unfloored float inside the delegate, so what follows is wrong")
+def floor_division_signs(self, a, b, x):
+    """Floor division and remainder of integers and floats of both signs, and what is computed from the quotient."""
+    return ((a // b) * b, a % b, a // 4, a // -4, torch.div(a, b, rounding_mode="floor"), x // 2.0, x % -2.0, torch.div(x, 2.0, rounding_mode="trunc"))
+
+
+@case(steps=lambda: [call(torch.tensor([True, False, True, False]), torch.tensor([True, True, False, False]), torch.tensor([1.5, 0.0, NAN, -2.0]))])
+def booleans(self, a, b, x):
+    """Booleans in logic, arithmetic, reductions and casts."""
+    return (a & b, a | ~b, a ^ b, torch.logical_xor(a, x), a * x, a.sum(), a.float() + b, torch.where(a, x, 0.0), a.any(), b.all(), x.bool(), a == b)
+
+
+@case(steps=lambda: [call(torch.tensor([NAN, INF, -INF, -0.0, 0.0, 1.0, -1.5]), torch.tensor([1.0, NAN, -INF, 0.0, -0.0, INF, NAN]))])
+def not_finite(self, x, y):
+    """NaN, infinities and signed zeros through comparisons, extrema, clamping and selection."""
+    return (torch.maximum(x, y), torch.minimum(x, y), x.relu(), x.clamp(-1, 1), x.isnan(), x.isinf(), x == y, x != x, x < y, torch.where(x.isnan(), 0.0, x),
+            x.amax(), x[1:].amax(), x.sign(), x[3:].softmax(0), 1 / x, x.sigmoid(), x.tanh())
+
+
+@case(steps=lambda: [call(torch.tensor([60000.0, 6e-8, 1e-4, -1.0, 0.1, 2048.0], dtype=torch.float16), torch.randn(6, 6).half())], rtol=2e-3, atol=1e-5)
+def half_float16(self, x, m):
+    """float16: overflow to infinity, subnormals, a product, sums, and float32 beside it."""
+    return x * 2, x / 2, x + 1, m @ x.clamp(-2, 2), m.mean(), x + x.float(), m.softmax(-1), x.sqrt(), (x * 0.1).float()
+
+
+@case(steps=lambda: [call(torch.tensor([3e38, 1e-40, 1.0078125, -1.0, 0.1, 257.0], dtype=torch.bfloat16), torch.randn(6, 6).bfloat16())], rtol=1e-2, atol=1e-5)
+def half_bfloat16(self, x, m):
+    """bfloat16: range of float32, eight bits of fraction; a product, sums, and other types beside it."""
+    return x * 2, x + 1, m @ x.clamp(-2, 2), m.mean(), x + x.float(), x * x.half().float().half().clamp(-9, 9), m.softmax(-1), x * 3
+
+
+@case(steps=lambda: [call(torch.tensor([1.9, -1.9, 0.0, 255.0, 0.3333333]), torch.tensor([0, 1, 256, -1, 2**31]))],
+      reference_wrong="two casts in a row are collapsed to the outer one, though the inner one changes the values")
+def cast_chains(self, x, i):
+    """Casts whose way back does not restore the value: through integers, halves and booleans."""
+    return (x.int().float(), x.bfloat16().float(), x.half().float(), x.bool().float(), x.long(), i.to(torch.uint8).long(), i.int().long(), i.bool().int(),
+            i.float().long(), x.to(torch.float32), x.short())
+
+
+@case(steps=lambda: [call(torch.randn(3))], reference_wrong="integers travel as 32-bit floats and lose their low bits")
+def large_integers(self, x):
+    """Integer constants beyond 24, 31 and 53 bits."""
+    big = torch.full((3,), 2**53 + 1, dtype=torch.int64)
+    return big, big - 2**53, torch.full((2,), 16777217, dtype=torch.int32), torch.arange(2**31, 2**31 + 3), x.long() + 2**40 + 1
+
+
+@case(steps=lambda: [call(torch.tensor([0.5, -3.0, 2.5, 1.5, -0.5]))])
+def rounding(self, x):
+    """Halves round to even; floor, ceiling and truncation of negatives keep the sign of zero."""
+    return x.round(), x.floor(), x.ceil(), x.trunc(), x - x.trunc(), torch.round(x * 10) / 10
+
+
+@case(steps=lambda: [call(torch.randn(2, 4))], rtol=1e-2, atol=1e-2)
+def autocast(self, x):
+    """A region under autocast: the casts stand nowhere in the exported graph."""
+    with torch.autocast("cpu", torch.bfloat16):
+        y = x @ x.t()
+    return y, y.float() + x.sum()

@@ -1,0 +1,104 @@
+"""Where the reference lowers to something wrong, or not at all: here only eager PyTorch's answer counts."""
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+from case import call, case
+
+
+@case(steps=lambda: [call(torch.tensor([-2, 0, 1, 4, 9]))], reference_wrong="the fractional scalar is cut to the tensor's integer type")
+def integer_with_fractional_scalar(self, i):
+    """Integers compared with, raised to, divided by and clamped at numbers with a fraction."""
+    return i < 0.5, i >= 0.5, i == 1.5, i.abs() ** 0.5, i % 1.5, i.clamp(-0.5, 2.5), i + 0.5, i * 2.5
+
+
+@case(steps=lambda: [call(torch.randn(4), torch.randn(4).bfloat16(), torch.tensor([3, -3]))], rtol=1e-2, atol=1e-2,
+      reference_wrong="constants of equal value share one name, so the first one's type wins")
+def one_scalar_in_two_dtypes(self, x, h, i):
+    """The same scalar beside float32, bfloat16 and integers."""
+    return x.relu(), h.relu(), i.relu(), x.clamp(0, 1), h.clamp(0, 1), i.clamp(0, 1), x * 0.0, h + 0.0
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 4), torch.randn(2, 3, 4))], reference_wrong="fused into an RMSNorm over the last axis without looking at axis or operand")
+def not_quite_rms_norm(self, x, y):
+    """Two near misses of RMSNorm: the mean over another axis, and another tensor than the squared one; and the true one."""
+    middle = x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-5)
+    other = y * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+    true = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+    return middle, other, true
+
+
+@case(steps=lambda: [call(torch.randn(3, 4, 5), torch.tensor([2, 0]), torch.tensor([1, 4]), torch.tensor([[0, 1], [2, 2]]))],
+      reference_wrong="index.Tensor puts the indexed axes first always, and takes one index of the tensor's rank for take_along_axis")
+def index_forms(self, x, i, j, matrix):
+    """Indexing by tensors: an inner pair of axes, separated axes, one axis by a matrix, an index of equal rank, negative indices."""
+    return x[:, i, j], x[i, :, j], x[matrix], x[0][matrix[:, :1] * 0], x[:, :, -i], x[0, i], x[matrix, 1:3]
+
+
+@case(steps=lambda: [call(torch.tensor([[3.0, -1.0, 2.0, 2.5], [0.0, 9.0, -4.0, 1.0]]), torch.tensor([1, 2, 3], dtype=torch.int32))],
+      reference_wrong="descending, largest and the result type of a cumulative sum are ignored")
+def orders(self, x, i):
+    """Sorting downwards, the smallest k, cumulative sums in another type."""
+    values, indices = x.sort(dim=1, descending=True)
+    small, where = x.topk(2, dim=-1, largest=False)
+    return values, indices, small, where, i.cumsum(0), i.cumsum(0, dtype=torch.float32), x.argsort(1, descending=True), x.softmax(0, dtype=torch.float16)
+
+
+@case(steps=lambda: [call(torch.arange(6).view(2, 3))], reference_wrong="without an axis it repeats rows instead of elements")
+def repeat_interleave_flat(self, x):
+    """repeat_interleave without an axis flattens first."""
+    return x.repeat_interleave(2), x.repeat_interleave(2, dim=0)
+
+
+@case(steps=lambda: [call(torch.randn(n, 2, 6, 6)) for n in (2, 1, 3)], dynamic=lambda: {"x": {0: Dim("n", min=1, max=4)}},
+      reference_wrong="the batch size at export is written into the file")
+def pooling_dynamic_batch(self, x):
+    """Pooling and argmax over everything with a symbolic batch."""
+    return F.max_pool2d(x, 2), F.avg_pool2d(x, 3, 1, 1), F.max_pool2d(x, 3, 2, 1), x.argmax(), F.adaptive_avg_pool2d(x, 1)
+
+
+@case(steps=lambda: [call(torch.randn(1, 4, 3, 8), torch.randn(1, 2, 5, 8))], rtol=1e-4, atol=1e-4)
+def attention_key_is_value(self, q, kv):
+    """Attention whose keys and values are one node: a repeated head."""
+    repeated = kv.repeat_interleave(2, dim=1)
+    return F.scaled_dot_product_attention(q, repeated, repeated)
+
+
+@case(steps=lambda: [call(torch.randn(1, 2, 3, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(4, 8))], rtol=1e-4, atol=1e-4)
+def attention_causal_lengths(self, q, k, v, flat):
+    """Causal attention with more keys than queries counts from the first; without heads; with scale and a float mask."""
+    mask = torch.zeros(3, 5).masked_fill(torch.ones(3, 5).tril() == 0, float("-inf"))
+    return (F.scaled_dot_product_attention(q, k, v, is_causal=True), F.scaled_dot_product_attention(flat, flat, flat, is_causal=True),
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3))
+
+
+@case(steps=lambda: [call(torch.randn(2, 3))], reference_wrong="float steps are cut to integers")
+def ranges_of_floats(self, x):
+    """arange with float bounds and steps, downwards too, and linspace."""
+    return x.sum() + torch.arange(0.0, 1.0, 0.25), torch.arange(5, 0, -2), torch.arange(1.5, 4), torch.linspace(0, 1, 5)
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 4))], reference_wrong="a reduction over everything drops the kept axes")
+def reductions_over_everything(self, x):
+    """Reductions without axes, with an empty list of axes, and with all axes kept."""
+    return x.sum(), x.mean((0, 1, 2), keepdim=True), x.amax(), x.var(correction=0), x.std((0, 2)), x.logsumexp((0, 1), keepdim=True), x.argmax(keepdim=True)
+
+
+@case(steps=lambda: [call(torch.randn(1, 3, 6))], reference_wrong="negative padding compiles and then fails when run")
+def negative_padding(self, x):
+    """Padding by a negative number crops."""
+    return F.pad(x, (-1, 2)), F.pad(x, (0, -2, 1, -1), value=3.0)
+
+
+@case(steps=lambda: [call(torch.randn(2, 4))])
+class rms_norm_default_eps(nn.Module):
+    """RMSNorm without eps uses the smallest step of its type; with one, that one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4) + 0.5)
+
+    def forward(self, x):
+        tiny = x * 1e-4
+        return F.rms_norm(tiny, (4,), self.weight), F.rms_norm(tiny, (4,), self.weight, 1e-3), F.rms_norm(x, (4,))

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Make the committed conformance cases (format: case.py).
+
+usage: make_fixtures.py [--out DIR] [NAME ...]     (default: every case, into tests/fixtures; needs torch 2.15, executorch 1.5.1 and safetensors)
+"""
+import argparse
+import logging
+import pathlib
+import warnings
+
+import case
+import cases.dtypes
+import cases.models
+import cases.reference_faults
+import cases.shapes
+import cases.signature
+import cases.state
+import cases.weights
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[1] / "fixtures")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    failed = []
+    for name in options.names or sorted(case.CASES):
+        try:
+            print(case.write(case.CASES[name], options.out / name), flush=True)
+        except Exception as error:  # all of them are tried before the run fails
+            failed.append(name)
+            print(f"{name:32} NOT MADE: {type(error).__name__}: {str(error)[:500]}", flush=True)
+    if failed:
+        raise SystemExit(f"not made: {' '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Saving exported programs so that the file says nothing of the machine that made it."""
+import pathlib
+import sysconfig
+
+import torch
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_PREFIXES = (str(ROOT) + "/", sysconfig.get_paths()["purelib"] + "/")
+
+
+def without_prefixes(text):
+    for prefix in _PREFIXES:
+        text = text.replace(prefix, "")
+    return text
+
+
+def save(program, path):
+    """torch.export.save, with the stack traces of the nodes made relative to this repository."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                if trace := node.meta.get("stack_trace"):
+                    node.meta["stack_trace"] = without_prefixes(trace)
+    torch.export.save(program, path)
