@@ -138,6 +138,14 @@ macro_rules! kinds {
             $($(#[$ldoc])* $list(Cow<'a, [$lty]>),)*
         }
 
+        impl FieldValue<'_> {
+            /// How many elements a list has; 1 for everything else.
+            #[allow(clippy::len_without_is_empty, reason = "emptiness is a question for lists only")]
+            pub fn len(&self) -> usize {
+                match self { $(FieldValue::$list(x) => x.len(),)* _ => 1 }
+            }
+        }
+
         $(impl Field for $vty {
             const KIND: FieldKind = FieldKind::$value;
             const PRESENCE: Presence = Presence::Required;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::field::{FieldKind, FieldSpec, FieldValue, Presence};
+use super::field::{FieldSpec, FieldValue, Presence};
 use super::table::{INSTRUCTIONS, Instr};
 
 /// One instruction, as the table declares it.
@@ -73,6 +73,16 @@ impl Instr {
     pub fn fields(&self) -> impl Iterator<Item = (&'static FieldSpec, Option<FieldValue<'_>>)> {
         self.spec().fields.iter().zip(self.field_values())
     }
+
+    /// The chains it runs, as the file states them.
+    pub fn calls(&self) -> impl Iterator<Item = i64> + use<> {
+        let calls = match *self {
+            Instr::If { then_chain_idx, else_chain_idx, .. } => [Some(i64::from(then_chain_idx)), Some(i64::from(else_chain_idx))],
+            Instr::Scan { body_chain_idx, .. } => [Some(i64::from(body_chain_idx)), None],
+            _ => [None, None],
+        };
+        calls.into_iter().flatten()
+    }
 }
 
 /// A field of an instruction that is being made: the value the source gives, else what absence means.
@@ -88,31 +98,5 @@ pub(super) fn make_field<'a, T: super::field::Field, E: From<FieldError>>(
     match value {
         Some(value) => T::set(value).ok_or_else(|| FieldError::WrongKind(spec).into()),
         None => T::absent().ok_or_else(|| FieldError::Missing(spec).into()),
-    }
-}
-
-impl fmt::Display for FieldKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            FieldKind::I32 => "i32",
-            FieldKind::U32 => "u32",
-            FieldKind::U64 => "u64",
-            FieldKind::F32 => "f32",
-            FieldKind::Bool => "bool",
-            FieldKind::DType => "dtype",
-            FieldKind::Str => "string",
-            FieldKind::Tid => "tensor",
-            FieldKind::Vid => "value",
-            FieldKind::IntOrVid => "integer or value",
-            FieldKind::FloatOrVid => "number or value",
-            FieldKind::VidOrTid => "value or tensor",
-            FieldKind::IntOrVidOrTid => "integer, value or tensor",
-            FieldKind::Tids => "tensors",
-            FieldKind::IntOrVids => "integers or values",
-            FieldKind::I32s => "i32 list",
-            FieldKind::I8s => "i8 list",
-            FieldKind::DTypes => "dtype list",
-            FieldKind::Strs => "string list",
-        })
     }
 }

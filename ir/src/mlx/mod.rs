@@ -5,16 +5,22 @@
 //!
 //! The instructions are declared once, in `table.rs`; the same table gives the enum, the reflection
 //! ([`Instr::fields`], [`Instr::from_fields`]) that codec and printer use, slot visiting ([`Instr::visit_slots`]) and the
-//! documentation ([`INSTRUCTIONS`]).
+//! documentation ([`INSTRUCTIONS`]). [`Program::verify`] checks the rules of the [`verify`] module; `Display` of a program
+//! is its text form.
 
 mod field;
 mod ids;
 mod instr;
+mod print;
 mod program;
 mod table;
+pub mod verify;
+mod verify_instr;
 
 pub use field::{FieldKind, FieldSpec, FieldValue, Presence, Scalar};
 pub use ids::{Access, FloatOrVid, IntOrVid, IntOrVidOrTid, SlotRef, Tid, Vid, VidOrTid};
 pub use instr::{FieldError, InstrSpec};
+pub use print::SlotName;
 pub use program::{NamedSlot, Program, ShapeDim, Slot, Space, TensorMeta};
 pub use table::{INSTRUCTIONS, Instr};
+pub use verify::{Problem, ProblemKind};

@@ -1,6 +1,6 @@
 //! The program: slots, chains of instructions, and the maps that tie slots to the outside.
 
-use super::ids::{Tid, Vid};
+use super::ids::{SlotRef, Tid, Vid};
 use super::table::Instr;
 use crate::DType;
 
@@ -52,6 +52,16 @@ pub enum Slot {
     Float(Vid),
     /// A value that is a truth value.
     Bool(Vid),
+}
+
+impl Slot {
+    /// The slot, whatever it holds.
+    pub fn slot_ref(self) -> SlotRef {
+        match self {
+            Slot::Tensor(tensor) => SlotRef::Tensor(tensor),
+            Slot::Int(value) | Slot::Float(value) | Slot::Bool(value) => SlotRef::Value(value),
+        }
+    }
 }
 
 /// A slot and its name.
@@ -159,6 +169,11 @@ impl Program {
         }
         let before: u64 = Space::ALL.iter().take_while(|&&s| s != space).map(|&s| u64::from(self.len_of(s))).sum();
         u32::try_from(before + u64::from(index)).ok().map(Tid)
+    }
+
+    /// The index of the chain that an instruction calls `number`; `None` if there is no such chain.
+    pub(super) fn chain(&self, number: i64) -> Option<usize> {
+        usize::try_from(number).ok().filter(|&chain| chain < self.chains.len())
     }
 
     /// Dtype and shape of a tensor; `None` for temps.
