@@ -157,6 +157,18 @@ impl Error {
     }
 }
 
+/// A file that could not be mapped, or a weight that could not be read or derived.
+impl From<etx_ir::error::Error> for Error {
+    #[cold]
+    fn from(e: etx_ir::error::Error) -> Self {
+        let (kind, message) = match e.kind() {
+            etx_ir::error::ErrorKind::Io => (ErrorKind::Io, "cannot read"),
+            _ => (ErrorKind::Weights, "cannot produce its bytes"),
+        };
+        Error::new(kind, message).because(e)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.others.is_empty() {

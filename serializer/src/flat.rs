@@ -278,6 +278,20 @@ impl<'f, 'a> Table<'f, 'a> {
         places.map(|at| Table::open(self.flat, self.flat.follow(at)?, self.depth + 1)).collect::<Result<_>>().map(Some)
     }
 
+    /// Element `index` of the vector of tables in `slot`; `None` when there is no vector or it is shorter.
+    ///
+    /// # Errors
+    /// As [`Table::tables`].
+    pub fn element(&self, slot: u16, index: usize) -> Result<Option<Table<'f, 'a>>> {
+        let Some(position) = self.target(slot)? else { return Ok(None) };
+        let index = index as u64;
+        if index >= u64::from(self.flat.window.get::<u32>(position)?) {
+            return Ok(None);
+        }
+        let at = self.flat.follow(position + 4 + 4 * index)?;
+        Table::open(self.flat, at, self.depth + 1).map(Some)
+    }
+
     /// Where the offsets of the vector of offsets in `slot` lie.
     fn offsets(&self, slot: u16) -> Result<Option<impl Iterator<Item = u64> + use<>>> {
         let Some(position) = self.target(slot)? else { return Ok(None) };
@@ -366,7 +380,10 @@ mod tests {
         let (tag, value) = root.union(4).unwrap().unwrap();
         assert_eq!((tag, value.scalar(0, 0u32).unwrap()), (9, 5));
         assert_eq!(root.strings(6).unwrap(), Some(vec!["a", ""]));
-        assert_eq!(root.tables(7).unwrap().unwrap().len(), 2);
+        let tables = root.tables(7).unwrap().unwrap();
+        assert_eq!(tables.len(), 2);
+        assert_eq!(root.element(7, 1).unwrap().unwrap().offset(), tables[1].offset());
+        assert!(root.element(7, 2).unwrap().is_none() && root.element(1, 0).unwrap().is_none());
         assert!(root.scalar(8, false).unwrap() && root.has(8).unwrap() && !root.has(1).unwrap());
         assert_eq!(root.scalar(9, 0.0f64).unwrap(), 0.5);
         assert_eq!(root.slots(), 10);
