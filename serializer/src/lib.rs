@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod flat;
+pub mod mlx;
 pub mod pte;
 pub mod window;
 

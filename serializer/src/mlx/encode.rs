@@ -68,10 +68,10 @@ fn size_estimate(program: &Program) -> u64 {
         + 1024
 }
 
-struct Encoder<'p, 'fbb> {
+struct Encoder<'fbb> {
     fbb: FlatBufferBuilder<'fbb>,
     /// Texts inside instructions are written once: kernels repeat the same long sources.
-    strings: BTreeMap<&'p str, WIPOffset<&'fbb str>>,
+    strings: BTreeMap<String, Offset>,
 }
 
 /// A field that is ready to be put into its table.
@@ -86,7 +86,7 @@ fn at(slot: u16) -> VOffsetT {
     4 + 2 * slot
 }
 
-impl<'p, 'fbb> Encoder<'p, 'fbb> {
+impl<'fbb> Encoder<'fbb> {
     /// A table whose fields `fill` pushes.
     fn table(&mut self, fill: impl FnOnce(&mut FlatBufferBuilder<'fbb>)) -> Offset {
         let start = self.fbb.start_table();
@@ -95,17 +95,17 @@ impl<'p, 'fbb> Encoder<'p, 'fbb> {
     }
 
     /// A vector of objects, each made by `each`.
-    fn vector<T>(&mut self, items: &'p [T], mut each: impl FnMut(&mut Self, &'p T) -> Offset) -> Offset {
+    fn vector<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T) -> Offset) -> Offset {
         let offsets: Vec<Offset> = items.iter().map(|item| each(self, item)).collect();
         self.plain(offsets.iter().copied())
     }
 
     /// A vector of numbers or offsets.
-    fn plain<T: Push + Copy>(&mut self, items: impl ExactSizeIterator<Item = T> + DoubleEndedIterator) -> Offset {
+    fn plain<T: Push<Output: 'fbb>>(&mut self, items: impl ExactSizeIterator<Item = T> + DoubleEndedIterator) -> Offset {
         self.fbb.create_vector_from_iter(items).as_union_value()
     }
 
-    fn graph(&mut self, p: &'p Program) {
+    fn graph(&mut self, p: &Program) {
         let version = self.fbb.create_string(&schema::VERSION.to_string());
         let chains = self.vector(&p.chains, |e, instrs| {
             let instrs = e.vector(instrs, Self::instr);
@@ -159,7 +159,7 @@ impl<'p, 'fbb> Encoder<'p, 'fbb> {
         })
     }
 
-    fn named(&mut self, named: &'p NamedSlot) -> Offset {
+    fn named(&mut self, named: &NamedSlot) -> Offset {
         let name = self.fbb.create_string(&named.name);
         let slot = self.slot(named.slot);
         self.table(|fbb| {
@@ -168,7 +168,7 @@ impl<'p, 'fbb> Encoder<'p, 'fbb> {
         })
     }
 
-    fn meta(&mut self, meta: &'p TensorMeta) -> Offset {
+    fn meta(&mut self, meta: &TensorMeta) -> Offset {
         let shape = self.vector(&meta.shape, |e, dim| {
             // All sizes fit `i32`: the program is verified.
             let (value, min, max) = match *dim {
@@ -191,7 +191,7 @@ impl<'p, 'fbb> Encoder<'p, 'fbb> {
         })
     }
 
-    fn instr(&mut self, instr: &'p Instr) -> Offset {
+    fn instr(&mut self, instr: &Instr) -> Offset {
         // What the table refers to comes before it.
         let mut fields = Vec::new();
         for (spec, value) in instr.fields() {
@@ -222,7 +222,7 @@ impl<'p, 'fbb> Encoder<'p, 'fbb> {
         })
     }
 
-    fn field(&mut self, value: FieldValue<'p>) -> Ready {
+    fn field(&mut self, value: FieldValue<'_>) -> Ready {
         Ready::Offset(match value {
             FieldValue::Scalar(x) => return Ready::Scalar(x),
             FieldValue::Tid(x) => return Ready::Id(x.0),
@@ -298,6 +298,11 @@ impl<'p, 'fbb> Encoder<'p, 'fbb> {
     }
 
     fn string(&mut self, text: &str) -> Offset {
-        todo(text)
+        if let Some(&offset) = self.strings.get(text) {
+            return offset;
+        }
+        let offset = self.fbb.create_string(text).as_union_value();
+        self.strings.insert(text.to_owned(), offset);
+        offset
     }
 }
