@@ -187,7 +187,11 @@ impl<'a> Cursor<'a> {
     fn literal(&mut self, ty: &ArgType) -> Parsed<Literal> {
         match ty {
             ArgType::Optional(inner) => {
-                if self.eat("None") { Ok(Literal::None) } else { self.literal(inner) }
+                if self.eat("None") {
+                    Ok(Literal::None)
+                } else {
+                    self.literal(inner)
+                }
             }
             ArgType::List(element, fixed) => self.list(element, *fixed),
             ArgType::Bool | ArgType::SymBool => self.boolean().ok_or_else(|| "expected True or False".to_owned()),
@@ -300,7 +304,7 @@ impl<'a> Cursor<'a> {
                 "inplace_view" => traits.inplace_view = true,
                 "variadic" => traits.variadic = true,
                 other => match other.split_once('=') {
-                    Some((key @ ("out" | "out_without_options"), overload)) => {
+                    Some((key @ ("out" | "out_without_options"), overload)) if is_word(overload) => {
                         traits.out = Some(OutVariant { overload: overload.to_owned(), without_options: key != "out" });
                     }
                     _ => return Err(format!("unknown word `{other}`")),
@@ -312,6 +316,10 @@ impl<'a> Cursor<'a> {
     }
 }
 
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
 /// Canonical target, namespace, name, overload.
 fn split_target(target: &str, kind: Kind) -> Parsed<(String, String, String, String)> {
     let bad = || format!("`{target}` is no operator name");
@@ -321,8 +329,7 @@ fn split_target(target: &str, kind: Kind) -> Parsed<(String, String, String, Str
         Kind::Function | Kind::HigherOrder => (canonical.as_ref(), ""),
     };
     let (ns, name) = rest.rsplit_once('.').ok_or_else(bad)?;
-    let word = |s: &str| !s.is_empty() && s.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-    if !ns.split('.').all(word) || !word(name) || (kind == Kind::Operator && !word(overload)) {
+    if !ns.split('.').all(is_word) || !is_word(name) || (kind == Kind::Operator && !is_word(overload)) {
         return Err(bad());
     }
     Ok((canonical.to_string(), ns.to_owned(), name.to_owned(), overload.to_owned()))

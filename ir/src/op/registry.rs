@@ -54,7 +54,9 @@ pub(super) fn register(line: &str) -> Result<Registered, Error> {
         return Err(Error::new(ErrorKind::Invalid, format!("the overload of {} ends in the reserved `_functional`", schema.target)));
     }
     let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-    if let Some((index, entry)) = registry.by_target.get(schema.target.as_str()).and_then(|i| Some((*i, registry.entries.get(*i as usize)?))) {
+    if let Some((index, entry)) =
+        registry.by_target.get(schema.target.as_str()).and_then(|i| Some((*i, registry.entries.get(*i as usize)?)))
+    {
         return if entry.schema == schema { Ok(Registered::Added(index)) } else { Err(conflict(&entry.schema)) };
     }
     let index = u32::try_from(registry.entries.len()).ok().filter(|n| (*n as usize) < MAX);

@@ -284,7 +284,12 @@ impl Schema {
     /// torch calls `self` or `input`. A call of one is then a call of the other, argument by argument.
     pub fn same_arguments(&self, other: &Schema) -> bool {
         self.args.len() == other.args.len()
-            && self.args.iter().zip(&other.args).enumerate().all(|(i, (a, b))| a.ty == b.ty && a.kw_only == b.kw_only && (i == 0 || a.name == b.name))
+            && self
+                .args
+                .iter()
+                .zip(&other.args)
+                .enumerate()
+                .all(|(i, (a, b))| a.ty == b.ty && a.kw_only == b.kw_only && (i == 0 || a.name == b.name))
     }
 }
 
