@@ -84,7 +84,7 @@ impl PteFile {
     }
 
     fn new(storage: Storage) -> Result<Self> {
-        let (header, program) = parse(Window::new(storage.bytes()))?;
+        let (header, program) = parse(Window::new(storage.bytes()), storage.bytes().len() as u64)?;
         let mut by_key: Vec<u32> = (0..).take(program.named_data.len()).collect();
         by_key.sort_by_key(|&i| program.named_data.get(i as usize).map(|d| d.key.as_str()));
         Ok(PteFile { storage, header, program, by_key })
@@ -202,15 +202,15 @@ impl std::fmt::Debug for PteFile {
     }
 }
 
-/// Header and program of the file in `file`, checked.
-pub(crate) fn parse(file: Window<'_>) -> Result<(Option<Header>, Program)> {
+/// Header and program of the file of `total` bytes that begins with `file`, checked. Segments need not be in `file`.
+pub(crate) fn parse(file: Window<'_>, total: u64) -> Result<(Option<Header>, Program)> {
     let header = read_header(file)?;
     let window = match &header {
         Some(h) => file.slice(0, h.program_size).map_err(|e| e.within("program"))?,
         None => file,
     };
     let program = Program::from_table(Flat::new(window).root()?)?;
-    let area = segment_area(file, header.as_ref(), &program)?;
+    let area = segment_area(file, total, header.as_ref(), &program)?;
     check(&program, area, &|place| locate(window, place).ok().flatten())?;
     Ok((header, program))
 }
@@ -256,7 +256,7 @@ fn read_header(file: Window<'_>) -> Result<Option<Header>> {
 }
 
 /// Bytes of the segment area.
-fn segment_area(file: Window<'_>, header: Option<&Header>, program: &Program) -> Result<u64> {
+fn segment_area(file: Window<'_>, total: u64, header: Option<&Header>, program: &Program) -> Result<u64> {
     let needed = program.segments.iter().any(|s| s.size != 0);
     let bad = |at: u64, text: String| Err(Error::new(ErrorKind::Malformed, text).at(file.absolute(at)));
     let Some(header) = header else {
@@ -274,14 +274,14 @@ fn segment_area(file: Window<'_>, header: Option<&Header>, program: &Program) ->
             Ok(0)
         };
     }
-    let left = file.len().checked_sub(header.segment_base_offset);
+    let left = total.checked_sub(header.segment_base_offset);
     match (left, header.segment_data_size) {
         (Some(left), Some(size)) if size <= left => Ok(size),
         (Some(left), None) => Ok(left),
         _ => {
             let (base, size) = (header.segment_base_offset, header.segment_data_size.unwrap_or(0));
-            let text = format!("the file is cut short: {size} bytes of segments at {base}, but only {} bytes in all", file.len());
-            Err(Error::new(ErrorKind::OutOfRange, text).at(file.absolute(file.len())))
+            let text = format!("the file is cut short: {size} bytes of segments at {base}, but only {total} bytes in all");
+            Err(Error::new(ErrorKind::OutOfRange, text).at(file.absolute(total)))
         }
     }
 }

@@ -1,0 +1,161 @@
+//! Writing: the layout first, then everything straight into its place, then the name.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::layout::{Contents, Layout, Part, Source, lay_out};
+use super::stream::{fill, piece_len};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of the program with its header.
+    pub program_bytes: u64,
+    /// Bytes of delegate payloads, each counted once.
+    pub payload_bytes: u64,
+    /// Bytes of tensors (named data, constants, initial state), each counted once.
+    pub weight_bytes: u64,
+    /// Blobs that needed no place because an equal one has one.
+    pub shared_blobs: u64,
+    /// Bytes saved by that.
+    pub shared_bytes: u64,
+    /// Those of `weight_bytes` that were copied from a file as they are; the rest was in memory or was computed.
+    pub copied_bytes: u64,
+}
+
+/// Writes a `.pte`. The same contents give the same bytes.
+///
+/// The file appears under its name only when it is complete: it is written under a temporary name in the same folder, then
+/// renamed over whatever was there. On failure nothing is left behind. Weights are read, or computed, and written in
+/// parallel and in pieces; memory in use does not depend on how large they are.
+///
+/// # Errors
+/// * What [`PteFile::open`](super::PteFile::open) would reject is not written: all broken rules are reported together.
+/// * [`ErrorKind::Io`] when the folder does not exist, cannot be written to, or the disk is full; also when `path` is
+///   something else than a file.
+/// * [`ErrorKind::Weights`] when the bytes of a weight cannot be produced.
+pub fn write(contents: &Contents, path: impl AsRef<Path>) -> Result<Stats> {
+    let path = path.as_ref();
+    let named = |e: Error| e.within(path.display().to_string());
+    let layout = lay_out(contents).map_err(named)?;
+    let temporary = Temporary::create(path)?;
+    stream(&layout, &temporary.file).map_err(named)?;
+    temporary.rename()?;
+    let copied = |part: &Part<'_>| match part.source {
+        Source::Tensor(t) if t.file_range().is_some() => t.byte_len(),
+        _ => 0,
+    };
+    Ok(Stats {
+        file_bytes: layout.file_bytes,
+        program_bytes: layout.head.len() as u64,
+        payload_bytes: layout.payload_bytes,
+        weight_bytes: layout.weight_bytes,
+        shared_blobs: layout.shared_blobs,
+        shared_bytes: layout.shared_bytes,
+        copied_bytes: layout.parts.iter().map(copied).sum(),
+    })
+}
+
+/// Fills `file`, which is empty.
+fn stream(layout: &Layout<'_>, file: &File) -> Result<()> {
+    // Gaps are never written: they read as zeros.
+    file.set_len(layout.file_bytes).map_err(|e| Error::io(format!("cannot make a file of {} bytes", layout.file_bytes), e))?;
+    put(file, &layout.head, 0)?;
+    let pieces: Vec<(u64, &Part<'_>)> = layout
+        .parts
+        .iter()
+        .flat_map(|part| {
+            let (len, step) = match part.source {
+                Source::Bytes(b) => (b.len() as u64, b.len().max(1)),
+                Source::Tensor(t) => (t.byte_len(), usize::try_from(piece_len(t)).unwrap_or(usize::MAX)),
+            };
+            (0..len).step_by(step).map(move |start| (start, part))
+        })
+        .collect();
+    pieces.par_iter().try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, &(start, part)| {
+        let at = part.offset + start;
+        match part.source {
+            Source::Bytes(bytes) => put(file, bytes, at),
+            Source::Tensor(t) => {
+                let len = piece_len(t).min(t.byte_len() - start);
+                buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+                fill(t, start, buffer)?;
+                put(file, buffer, at)
+            }
+        }
+    })
+}
+
+/// Writes at a place; the file's own position is not used, so threads may share the file.
+fn put(file: &File, bytes: &[u8], at: u64) -> Result<()> {
+    file.write_all_at(bytes, at).map_err(|e| Error::io(format!("cannot write {} bytes at {at}", bytes.len()), e))
+}
+
+/// A file that is removed unless it is renamed.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    /// Where it shall go.
+    target: PathBuf,
+    renamed: bool,
+}
+
+/// How many names for a temporary file are tried; others are left over from processes that were killed.
+const NAMES: u32 = 100;
+
+impl Temporary {
+    fn create(path: &Path) -> Result<Self> {
+        let refused = |what: &str, e: std::io::Error| Error::io(format!("cannot write {}: {what}", path.display()), e);
+        let kind = |e| std::io::Error::from(e);
+        let target = match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => return Err(refused("it is a folder", kind(std::io::ErrorKind::IsADirectory))),
+            // Renaming over a device would remove it.
+            Ok(meta) if !meta.is_file() => return Err(refused("it is not a regular file", kind(std::io::ErrorKind::InvalidInput))),
+            // The file behind a symbolic link is replaced, not the link.
+            Ok(_) => fs::canonicalize(path).map_err(|e| refused("its folder", e))?,
+            Err(_) => path.to_owned(),
+        };
+        if target.file_name().is_none() {
+            return Err(refused("it has no file name", kind(std::io::ErrorKind::InvalidInput)));
+        }
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match fs::metadata(folder) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(refused(&format!("{} is not a folder", folder.display()), kind(std::io::ErrorKind::NotADirectory))),
+            Err(e) => return Err(refused(&format!("folder {}", folder.display()), e)),
+        }
+        let mut last = None;
+        for n in 0..NAMES {
+            // Not made from the target's name, which may already be as long as names can be.
+            let path = folder.join(format!(".etx-{}-{n}.tmp", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Temporary { file, path, target, renamed: false }),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => last = Some(e),
+                Err(e) => return Err(refused(&format!("in folder {}", folder.display()), e)),
+            }
+        }
+        Err(refused("no free temporary name", last.unwrap_or_else(|| kind(std::io::ErrorKind::AlreadyExists))))
+    }
+
+    fn rename(mut self) -> Result<()> {
+        fs::rename(&self.path, &self.target)
+            .map_err(|e| Error::io(format!("cannot rename {} to {}", self.path.display(), self.target.display()), e))?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // Nothing can be done about a failure here, and what made us give up is reported already.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
