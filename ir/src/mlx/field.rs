@@ -115,14 +115,14 @@ macro_rules! scalars {
 
 macro_rules! kinds {
     (
-        scalars { $($scalar:ident,)* }
+        plain { $($(#[$sdoc:meta])* $scalar:ident,)* }
         values { $($(#[$vdoc:meta])* $value:ident($vty:ty),)* }
         lists { $($(#[$ldoc:meta])* $list:ident([$lty:ty]),)* }
     ) => {
         /// What a field holds.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FieldKind {
-            $(#[doc = concat!("See [`Scalar::", stringify!($scalar), "`].")] $scalar,)*
+            $($(#[$sdoc])* $scalar,)*
             $($(#[$vdoc])* $value,)*
             $($(#[$ldoc])* $list,)*
         }
@@ -171,7 +171,22 @@ macro_rules! kinds {
 }
 
 kinds! {
-    scalars { I32, U32, U64, F32, Bool, DType, Str, }
+    plain {
+        /// 32-bit signed integer.
+        I32,
+        /// 32-bit unsigned integer.
+        U32,
+        /// 64-bit unsigned integer.
+        U64,
+        /// Single-precision number.
+        F32,
+        /// Truth value.
+        Bool,
+        /// Element type.
+        DType,
+        /// Text.
+        Str,
+    }
     values {
         /// A tensor.
         Tid(Tid),

@@ -14,6 +14,8 @@ mod instr;
 mod print;
 mod program;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 mod verify_instr;
 

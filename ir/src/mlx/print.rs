@@ -52,7 +52,7 @@ impl Display for TensorMeta {
         list(f, &self.shape, |f, dim| dim.fmt(f))?;
         f.write_str("]")?;
         match &self.dim_order {
-            Some(order) if !order.iter().copied().eq(0..) => write!(f, " dim_order {order:?}"),
+            Some(order) if !order.iter().zip(0..).all(|(&axis, i)| axis == i) => write!(f, " dim_order {order:?}"),
             _ => Ok(()),
         }
     }

@@ -33,6 +33,7 @@ macro_rules! instructions {
         /// An instruction of the MLX delegate. Fields are operands in the sense of MLX; the entry in [`INSTRUCTIONS`]
         /// says what each instruction computes.
         #[allow(missing_docs, reason = "the line of the instruction says what its fields are for")]
+        #[allow(clippy::large_enum_variant, reason = "boxing a kernel's texts saves little: programs have thousands of instructions, not millions")]
         #[derive(Clone, Debug, PartialEq)]
         pub enum Instr {
             $($(#[doc = $doc])+ $name { $($field: $ty),* },)*

@@ -492,7 +492,9 @@ impl<'v, 'p> Flow<'v, 'p> {
                 if self.tree {
                     let then = self.log.split_off(before);
                     for &slot in &then {
-                        self.written.at(slot).map(|written| *written = false);
+                        if let Some(written) = self.written.at(slot) {
+                            *written = false;
+                        }
                     }
                     self.chain(*else_chain_idx);
                     then.into_iter().for_each(|slot| self.write(slot));

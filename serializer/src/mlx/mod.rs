@@ -9,7 +9,8 @@
 //! ```
 //!
 //! All little endian. There is no generated code: the table of instructions in [`etx_ir::mlx`] says for every field its
-//! wire id, kind and default, and [`encode`] and [`decode`] walk it. Layout of the other tables: [`schema`].
+//! wire id, kind and default, and [`encode`] and [`decode`] walk it. The layout of the other tables is in
+//! `schema.rs`.
 
 mod decode;
 mod encode;
