@@ -1,0 +1,130 @@
+//! The conformance runner: one test a case.
+//!
+//! Cases: `tests/fixtures` always, and every folder named in `ETX_CASES` (separated like `PATH`), searched recursively.
+//! `cargo test -p etx-tests --test conformance -- [--json FILE] [FILTER] [other test options]`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use etx_tests::case::{self, Case};
+use etx_tests::check::check;
+use etx_tests::known::{self, Entry};
+use etx_tests::report::{self, CaseResult};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+const KNOWN: &str = include_str!("../../known_failures.txt");
+
+type Results = Arc<Mutex<Vec<CaseResult>>>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("conformance: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, String> {
+    let mut args: Vec<String> = std::env::args().collect();
+    let json = take_json(&mut args)?;
+    let args = Arguments::from_iter(args);
+
+    let entries = known::parse(KNOWN)?;
+    let roots = roots();
+    let results = Results::default();
+    let mut trials = Vec::new();
+    let mut ids = Vec::new();
+    for root in &roots {
+        for folder in case::find(root)? {
+            let case = Case::read(&folder)?;
+            ids.push(case.id());
+            trials.push(trial(case, &entries, &results));
+        }
+    }
+    trials.push(stale_entries(&entries, &ids, &roots));
+
+    let conclusion = libtest_mimic::run(&args, trials);
+    let mut results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
+    if !args.list && !results.is_empty() {
+        results.sort_by(|a, b| a.case.cmp(&b.case));
+        print!("{}", report::table(&results));
+        if let Some(path) = json {
+            let text = report::json(&results).map_err(|e| e.to_string())?;
+            std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+    }
+    Ok(conclusion.exit_code())
+}
+
+/// Take `--json FILE` or `--json=FILE` out of the arguments, which libtest-mimic does not know.
+fn take_json(args: &mut Vec<String>) -> Result<Option<PathBuf>, String> {
+    let Some(at) = args.iter().position(|a| a == "--json" || a.starts_with("--json=")) else {
+        return Ok(None);
+    };
+    let option = args.remove(at);
+    match option.strip_prefix("--json=") {
+        Some(path) => Ok(Some(path.into())),
+        None if at < args.len() => Ok(Some(args.remove(at).into())),
+        None => Err("--json needs a file".to_owned()),
+    }
+}
+
+fn roots() -> Vec<PathBuf> {
+    let mut roots = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")];
+    if let Some(more) = std::env::var_os("ETX_CASES") {
+        roots.extend(std::env::split_paths(&more).filter(|p| !p.as_os_str().is_empty()));
+    }
+    roots
+}
+
+fn trial(case: Case, entries: &[Entry], results: &Results) -> Trial {
+    let id = case.id();
+    let listed: Vec<Entry> = entries.iter().filter(|e| e.covers(&id)).cloned().collect();
+    let results = Arc::clone(results);
+    Trial::test(id.clone(), move || {
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", std::process::id(), id.replace('/', "-")));
+        let outcomes = check(&case, &scratch);
+        let reason = listed.first().map(|e| e.reason.clone());
+        let result = CaseResult::new(&case, outcomes, reason);
+        let verdict = judge(&result, &listed);
+        results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+        verdict
+    })
+}
+
+/// An unlisted failure fails; so does a listed one that does not happen any more.
+fn judge(result: &CaseResult, listed: &[Entry]) -> Result<(), Failed> {
+    let excused = |variant| listed.iter().any(|e| e.variants.is_empty() || e.variants.contains(&variant));
+    let mut wrong = result.failures(|variant| !excused(variant));
+    for entry in listed {
+        let gone: Vec<&str> = if entry.variants.is_empty() {
+            result.passed().then_some("it").into_iter().collect()
+        } else {
+            entry.variants.iter().filter(|v| result.failures(|w| w == **v).is_empty()).map(|v| v.name()).collect()
+        };
+        if !gone.is_empty() {
+            wrong.push(format!(
+                "known_failures.txt:{}: `{}` is listed ({}), but {} passes: remove it from the list",
+                entry.line,
+                entry.pattern,
+                entry.reason,
+                gone.join(" and ")
+            ));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// An entry that names no case is stale, where all cases of its group are at hand.
+fn stale_entries(entries: &[Entry], ids: &[String], roots: &[PathBuf]) -> Trial {
+    let stale: Vec<String> = entries
+        .iter()
+        .filter(|e| !ids.iter().any(|id| e.covers(id)))
+        .filter(|e| e.group() == "fixtures" || roots.iter().any(|root| root.join(e.group()).is_dir()))
+        .map(|e| format!("known_failures.txt:{}: `{}` names no case", e.line, e.pattern))
+        .collect();
+    Trial::test("known_failures", move || if stale.is_empty() { Ok(()) } else { Err(stale.join("\n").into()) })
+}
