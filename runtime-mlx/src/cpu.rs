@@ -3,5 +3,7 @@
 //! Kernels take tensors of any layout and return new ones; those that only rearrange return views. They check what they
 //! are given and fail with a value: nothing an instruction says can make one panic.
 
+pub(crate) mod binary;
 pub(crate) mod dtype;
 pub(crate) mod lanes;
+pub(crate) mod unary;

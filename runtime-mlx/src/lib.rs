@@ -1,6 +1,7 @@
 //! Opens a `.pte` and runs its MLX programs.
 
 mod cpu;
+pub mod engine;
 pub mod error;
 pub mod tensor;
 

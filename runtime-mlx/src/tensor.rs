@@ -24,6 +24,7 @@ pub use elem::{Bool, Elem};
 pub(crate) use nest::{Nest, contiguous_strides};
 use storage::Storage;
 pub use storage::{ByteSource, MAX_RESULT_BYTES};
+pub(crate) use view::{broadcast_shapes, normalise_axis};
 
 use crate::error::{Error, Result};
 use copy::with_raw;

@@ -28,6 +28,9 @@ pub(crate) trait Compute: Elem {
 
     /// Lets `f` write intermediate values, then rounds them into `dst`.
     fn narrow(dst: &mut [Self], buf: &mut [Self::Acc], f: impl FnOnce(&mut [Self::Acc]));
+
+    /// An intermediate value as the nearest one that the element type can hold.
+    fn rounded(value: Self::Acc) -> Self::Acc;
 }
 
 macro_rules! compute_in_itself {
@@ -38,6 +41,10 @@ macro_rules! compute_in_itself {
         }
         fn narrow(dst: &mut [Self], _: &mut [Self], f: impl FnOnce(&mut [Self])) {
             f(dst);
+        }
+        #[inline]
+        fn rounded(value: Self) -> Self {
+            value
         }
     })* };
 }
@@ -58,6 +65,11 @@ impl Compute for f16 {
         f(buf);
         dst.convert_from_f32_slice(buf);
     }
+
+    #[inline]
+    fn rounded(value: f32) -> f32 {
+        f16::from_f32(value).to_f32()
+    }
 }
 
 impl Compute for bf16 {
@@ -77,6 +89,11 @@ impl Compute for bf16 {
         for (o, v) in dst.iter_mut().zip(&*buf) {
             *o = f32_to_bf16(*v);
         }
+    }
+
+    #[inline]
+    fn rounded(value: f32) -> f32 {
+        bf16_to_f32(f32_to_bf16(value))
     }
 }
 
