@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!     /// What it computes.
-//!     138 Name { x: Tid, out: Tid, weight: Option<Tid>, axis: i32, scale: f32 = 1.0 }
+//!     137 Name { x: Tid, out: Tid, weight: Option<Tid>, axis: i32, scale: f32 = 1.0 }
 //! ```
 //!
 //! - The number is the type id on the wire. Ids are positions; new instructions go to the end. A wrong number does not
