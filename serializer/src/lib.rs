@@ -1,5 +1,6 @@
 //! Bytes: the `.pte` container, the MLX payload and named data.
 
+pub mod emit;
 pub mod error;
 pub mod flat;
 pub mod mlx;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::layout::{Contents, Layout, Part, Source, lay_out};
 use super::stream::{fill, piece_len};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub struct Stats {
 ///
 /// # Errors
 /// * What [`PteFile::open`](super::PteFile::open) would reject is not written: all broken rules are reported together.
-/// * [`ErrorKind::Io`] when the folder does not exist, cannot be written to, or the disk is full; also when `path` is
+/// * [`Io`](crate::ErrorKind::Io) when the folder does not exist, cannot be written to, or the disk is full; also when `path` is
 ///   something else than a file.
-/// * [`ErrorKind::Weights`] when the bytes of a weight cannot be produced.
+/// * [`Weights`](crate::ErrorKind::Weights) when the bytes of a weight cannot be produced.
 pub fn write(contents: &Contents, path: impl AsRef<Path>) -> Result<Stats> {
     let path = path.as_ref();
     let named = |e: Error| e.within(path.display().to_string());
