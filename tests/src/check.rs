@@ -115,7 +115,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(variant: Variant) -> Self {
+    pub(crate) fn new(variant: Variant) -> Self {
         Outcome {
             variant,
             failures: Vec::new(),
@@ -128,7 +128,7 @@ impl Outcome {
         }
     }
 
-    fn fail(&mut self, stage: Stage, message: impl Into<String>) {
+    pub(crate) fn fail(&mut self, stage: Stage, message: impl Into<String>) {
         self.failures.push(Failure { stage, message: message.into() });
     }
 }

@@ -4,6 +4,7 @@
 //! `functional`, `reference`) only those may fail, and must.
 
 use crate::check::Variant;
+use crate::report::CaseResult;
 
 /// One line of the list.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,40 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
+/// What a case's result means given the entries that speak of it: an unlisted failure is wrong, and so is a listed one that does not
+/// happen any more.
+pub fn judge(result: &CaseResult, listed: &[Entry]) -> Result<(), String> {
+    let excused = |variant| listed.iter().any(|e| e.variants.is_empty() || e.variants.contains(&variant));
+    let mut wrong = result.failures(|variant| !excused(variant));
+    for entry in listed {
+        let gone: Vec<&str> = if entry.variants.is_empty() {
+            result.passed().then_some("the case").into_iter().collect()
+        } else {
+            entry.variants.iter().filter(|v| result.failures(|w| w == **v).is_empty()).map(|v| v.name()).collect()
+        };
+        if !gone.is_empty() {
+            wrong.push(format!(
+                "known_failures.txt:{}: `{}` is listed ({}), but {} passes: remove it from the list",
+                entry.line,
+                entry.pattern,
+                entry.reason,
+                gone.join(" and ")
+            ));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Entries that name no case. Only those count whose group is here as a whole: the folders of the others may simply be absent.
+pub fn stale(entries: &[Entry], cases: &[String], whole_group: impl Fn(&str) -> bool) -> Result<(), String> {
+    let stale: Vec<String> = entries
+        .iter()
+        .filter(|e| whole_group(e.group()) && !cases.iter().any(|case| e.covers(case)))
+        .map(|e| format!("known_failures.txt:{}: `{}` names no case", e.line, e.pattern))
+        .collect();
+    if stale.is_empty() { Ok(()) } else { Err(stale.join("\n")) }
+}
+
 /// Whether `name` is `pattern` with every `*` replaced by some characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
@@ -93,6 +128,38 @@ mod tests {
         assert_eq!((list[1].line, list[1].group()), (4, "models"));
         assert!(parse("ops/a").unwrap_err().contains("needs a reason"));
         assert!(parse("ops/a refrence # x").unwrap_err().contains(":1:"));
+    }
+
+    /// A result in which the given variants fail, of a case with all three.
+    fn result(failing: &[Variant]) -> CaseResult {
+        CaseResult::of_variants("ops/a", Variant::ALL.map(|v| (v, failing.contains(&v))))
+    }
+
+    #[test]
+    fn only_listed_failures_are_excused() {
+        let all = parse("ops/a # why").unwrap();
+        let one = parse("ops/a reference # why").unwrap();
+        assert_eq!(judge(&result(&[]), &[]), Ok(()));
+        assert!(judge(&result(&[Variant::Program]), &[]).is_err());
+        assert_eq!(judge(&result(&[Variant::Program]), &all), Ok(()));
+        assert_eq!(judge(&result(&[Variant::Reference]), &one), Ok(()));
+        let both = judge(&result(&[Variant::Reference, Variant::Program]), &one).unwrap_err();
+        assert!(both.starts_with("program run:") && !both.contains("reference run"), "{both}");
+    }
+
+    #[test]
+    fn a_listed_case_that_passes_fails_the_run() {
+        for list in ["ops/a # why", "ops/* reference # why"] {
+            let gone = judge(&result(&[]), &parse(list).unwrap()).unwrap_err();
+            assert!(gone.contains("remove it from the list"), "{gone}");
+        }
+    }
+
+    #[test]
+    fn entries_of_absent_collections_are_not_stale() {
+        let entries = parse("ops/a # x\nmodels/b # y").unwrap();
+        let stale = stale(&entries, &["ops/c".to_owned()], |group| group == "ops").unwrap_err();
+        assert_eq!(stale, "known_failures.txt:1: `ops/a` names no case");
     }
 
     #[test]

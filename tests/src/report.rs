@@ -66,6 +66,19 @@ impl CaseResult {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_variants<const N: usize>(case: &str, variants: [(Variant, bool); N]) -> Self {
+        let outcomes = variants.map(|(variant, fails)| {
+            let mut outcome = Outcome::new(variant);
+            if fails {
+                outcome.fail(Stage::Run, "it failed");
+            }
+            outcome
+        });
+        let group = case.split('/').next().unwrap_or_default().to_owned();
+        CaseResult { case: case.to_owned(), known: None, outcomes: outcomes.into(), reference: None, group }
+    }
+
     /// Whether no variant failed.
     pub fn passed(&self) -> bool {
         self.outcomes.iter().all(|o| o.failures.is_empty())
@@ -176,25 +189,17 @@ pub fn json(results: &[CaseResult]) -> Result<String, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Failure;
 
     fn result(name: &str, known: bool, failures: &[Stage], instructions: u64) -> CaseResult {
-        let outcome = Outcome {
-            variant: Variant::Program,
-            failures: failures.iter().map(|&stage| Failure { stage, message: "m".into() }).collect(),
-            partitions: BTreeMap::new(),
-            instructions: BTreeMap::from([("AddNode".into(), instructions)]),
-            bytes: Some(100),
-            largest_error: 0.0,
-            lower_seconds: 0.0,
-            run_seconds: 0.0,
-        };
+        let mut outcome = Outcome::new(Variant::Program);
+        failures.iter().for_each(|&stage| outcome.fail(stage, "m"));
+        outcome.instructions.insert("AddNode".into(), instructions);
+        outcome.bytes = Some(100);
         CaseResult {
-            case: format!("g/{name}"),
             known: known.then(|| "why".into()),
             outcomes: vec![outcome],
             reference: Some(Size { instructions: 5, bytes: 90 }),
-            group: "g".into(),
+            ..CaseResult::of_variants(&format!("g/{name}"), [])
         }
     }
 

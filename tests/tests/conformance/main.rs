@@ -89,42 +89,15 @@ fn trial(case: Case, entries: &[Entry], results: &Results) -> Trial {
         let outcomes = check(&case, &scratch);
         let reason = listed.first().map(|e| e.reason.clone());
         let result = CaseResult::new(&case, outcomes, reason);
-        let verdict = judge(&result, &listed);
+        let verdict = known::judge(&result, &listed).map_err(Failed::from);
         results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
         verdict
     })
 }
 
-/// An unlisted failure fails; so does a listed one that does not happen any more.
-fn judge(result: &CaseResult, listed: &[Entry]) -> Result<(), Failed> {
-    let excused = |variant| listed.iter().any(|e| e.variants.is_empty() || e.variants.contains(&variant));
-    let mut wrong = result.failures(|variant| !excused(variant));
-    for entry in listed {
-        let gone: Vec<&str> = if entry.variants.is_empty() {
-            result.passed().then_some("it").into_iter().collect()
-        } else {
-            entry.variants.iter().filter(|v| result.failures(|w| w == **v).is_empty()).map(|v| v.name()).collect()
-        };
-        if !gone.is_empty() {
-            wrong.push(format!(
-                "known_failures.txt:{}: `{}` is listed ({}), but {} passes: remove it from the list",
-                entry.line,
-                entry.pattern,
-                entry.reason,
-                gone.join(" and ")
-            ));
-        }
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
-}
-
-/// An entry that names no case is stale, where all cases of its group are at hand.
+/// An entry that names no case is stale.
 fn stale_entries(entries: &[Entry], ids: &[String], roots: &[PathBuf]) -> Trial {
-    let stale: Vec<String> = entries
-        .iter()
-        .filter(|e| !ids.iter().any(|id| e.covers(id)))
-        .filter(|e| e.group() == "fixtures" || roots.iter().any(|root| root.join(e.group()).is_dir()))
-        .map(|e| format!("known_failures.txt:{}: `{}` names no case", e.line, e.pattern))
-        .collect();
-    Trial::test("known_failures", move || if stale.is_empty() { Ok(()) } else { Err(stale.join("\n").into()) })
+    let whole_group = |group: &str| group == "fixtures" || roots.iter().any(|root| root.join(group).is_dir());
+    let verdict = known::stale(entries, ids, whole_group).map_err(Failed::from);
+    Trial::test("known_failures", move || verdict)
 }
