@@ -68,7 +68,7 @@ def symbolic_outputs(self, x):
     return x * 2, x.size(0) * 2, x.size(0) // 2 + 1
 
 
-@case(steps=lambda: [call(torch.randn(n)) for n in (8, 12, 4)], dynamic=lambda: {"x": {0: 4 * Dim("quarter", min=1, max=5)}})
+@case(steps=lambda: [call(torch.randn(n)) for n in (8, 12, 20)], dynamic=lambda: {"x": {0: 4 * Dim("quarter", min=2, max=5)}})
 def divisible_symbol(self, x):
     """A size known to be a multiple of four, split into rows of four."""
     return x.view(-1, 4).sum(1), x.unflatten(0, (4, -1)).mean(0)
