@@ -6,4 +6,5 @@
 pub(crate) mod binary;
 pub(crate) mod dtype;
 pub(crate) mod lanes;
+pub(crate) mod reduce;
 pub(crate) mod unary;

@@ -161,7 +161,7 @@ fn bits<A: Bits>(op: Binary) -> Result<Slices<A, A>> {
 }
 
 /// Arithmetic within one type. Integers wrap; nothing traps.
-trait Arithmetic: Copy {
+pub(super) trait Arithmetic: Copy {
     fn plus(self, b: Self) -> Self;
     fn minus(self, b: Self) -> Self;
     fn times(self, b: Self) -> Self;
