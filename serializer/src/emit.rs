@@ -87,7 +87,8 @@ impl TensorSpec {
     /// A row-major tensor of exactly these sizes.
     pub fn fixed(dtype: DType, sizes: impl Into<Vec<u64>>) -> Self {
         let sizes = sizes.into();
-        let dim_order = (0u8..).take(sizes.len()).collect();
+        // The writer refuses ranks that do not fit long before a byte overflows.
+        let dim_order = (0..sizes.len()).map(|d| d as u8).collect();
         TensorSpec { dtype, sizes, dynamic: false, dim_order }
     }
 
@@ -239,7 +240,7 @@ impl Values {
                     let text = format!("the result of delegate {delegate}, of which {} have run by then", self.results.len());
                     Error::new(ErrorKind::OutOfRange, text)
                 })?;
-                pick(outputs, output, "output of the delegate")?
+                pick(outputs, output, &format!("delegate {delegate} output"))?
             }
             Value::Int(v) => self.add(EValue::Int(v), None)?,
             Value::Float(v) => self.add(EValue::Double(v), None)?,
@@ -394,3 +395,6 @@ fn copy_back(v: &mut Values, mutation: &Mutation, step: usize) -> Result<(Instru
     let args = vec![target, source, non_blocking, target];
     Ok((Instruction::KernelCall(KernelCall { op_index: 0, args }), target))
 }
+
+#[cfg(test)]
+mod tests;

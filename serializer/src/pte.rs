@@ -1,4 +1,4 @@
-//! The `.pte` container: [`PteFile`] opens one, [`write`] makes one, [`model`] is what both speak about.
+//! The `.pte` container: [`PteFile`] opens one, [`write()`] makes one, [`model`] is what both speak about.
 
 mod check;
 mod codec;
@@ -12,3 +12,6 @@ mod write;
 pub use layout::{CONSTANT_ALIGNMENT, Contents, NamedBlob, SEGMENT_ALIGNMENT};
 pub use read::{Header, PteFile};
 pub use write::{Stats, write};
+
+#[cfg(test)]
+mod tests;

@@ -262,7 +262,9 @@ impl Checker<'_> {
         }
         let mut seen = [false; MAX_RANK];
         let permutation = t.dim_order.len() == rank
-            && t.dim_order.iter().all(|&d| usize::from(d) < rank && seen.get_mut(usize::from(d)).is_some_and(|s| !std::mem::replace(s, true)));
+            && t.dim_order
+                .iter()
+                .all(|&d| usize::from(d) < rank && seen.get_mut(usize::from(d)).is_some_and(|s| !std::mem::replace(s, true)));
         if !permutation {
             self.no(place, ErrorKind::Invalid, format!("dimension order {:?} of a tensor with {rank} dimensions", t.dim_order));
         }

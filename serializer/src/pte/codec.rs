@@ -50,7 +50,10 @@ impl Builder {
 pub(crate) fn encode(root: &impl FlatTable, identifier: &str) -> Result<(Vec<u8>, u64)> {
     let bound = root.table_bound();
     if bound >= i32::MAX as u64 {
-        return Err(Error::new(ErrorKind::Limit, format!("the program without its segments may take {bound} bytes; FlatBuffers ends at 2 GiB")));
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!("the program without its segments may take {bound} bytes; FlatBuffers ends at 2 GiB"),
+        ));
     }
     let mut b = Builder::default();
     let root = root.to_table(&mut b);

@@ -11,9 +11,7 @@ use etx_ir::weights::TensorData;
 
 use super::check::{MAX_TABLES, check};
 use super::codec::encode;
-use super::model::{
-    BackendDelegateDataReference, DataLocation, DataSegment, ExecutionPlan, NamedData, Program, SubsegmentOffsets,
-};
+use super::model::{BackendDelegateDataReference, DataLocation, DataSegment, ExecutionPlan, NamedData, Program, SubsegmentOffsets};
 use super::read::{HEADER_LEN, HEADER_MAGIC, HEADER_START, IDENTIFIER, SHORTEST_FILE, parse};
 use super::share::share;
 use crate::error::{Error, ErrorKind, Result};

@@ -2,7 +2,7 @@
 //!
 //! Names of tables and fields are those of the format. *Index* without more means: into [`ExecutionPlan::values`].
 //! Slots and tags are documented in `pte-format.md` §2; which fields may be absent in §1.8. Reader and writer of this module's types are derived by
-//! [`codec`](super::codec); what the fields must mean together is checked by [`check`](super::check).
+//! the private module `codec`; what the fields must mean together is checked by `check`.
 
 use etx_ir::DType;
 

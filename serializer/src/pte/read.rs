@@ -236,7 +236,8 @@ fn read_header(file: Window<'_>) -> Result<Option<Header>> {
     }
     let field = |i: u64| file.get::<u64>(HEADER_START + i);
     let length = file.get::<u32>(HEADER_START + 4)?;
-    let bad = |at: u64, text: String| Err(Error::new(ErrorKind::Malformed, text).at(file.absolute(HEADER_START + at)).within("extended header"));
+    let bad =
+        |at: u64, text: String| Err(Error::new(ErrorKind::Malformed, text).at(file.absolute(HEADER_START + at)).within("extended header"));
     if length < HEADER_LEN_WITHOUT_SIZE {
         return bad(4, format!("{length} bytes long; at least {HEADER_LEN_WITHOUT_SIZE} are needed"));
     }

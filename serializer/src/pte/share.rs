@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_found_whatever_their_source() {
-        let long: Vec<u8> = (0..200_000u32).map(|i| ((i * i) >> 3) as u8).collect();
+        let long: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect();
         let mut late = long.clone();
         late[199_999] ^= 1;
         let whole = inline(&long);

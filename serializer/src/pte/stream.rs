@@ -24,9 +24,9 @@ pub(crate) fn piece_len(data: &TensorData) -> u64 {
 /// and pages that are needed once do not fill the memory of this process.
 pub(crate) fn fill(data: &TensorData, offset: u64, out: &mut [u8]) -> Result<()> {
     match data.file_range() {
-        Some((file, start)) => file
-            .read_exact_at(out, start.saturating_add(offset))
-            .map_err(|e| Error::io(format!("cannot read {} bytes of a weight at byte {} of its file", out.len(), start.saturating_add(offset)), e)),
+        Some((file, start)) => file.read_exact_at(out, start.saturating_add(offset)).map_err(|e| {
+            Error::io(format!("cannot read {} bytes of a weight at byte {} of its file", out.len(), start.saturating_add(offset)), e)
+        }),
         None => Ok(data.produce(offset, out)?),
     }
 }

@@ -63,7 +63,7 @@ pub fn write(contents: &Contents, path: impl AsRef<Path>) -> Result<Stats> {
 }
 
 /// Fills `file`, which is empty.
-fn stream(layout: &Layout<'_>, file: &File) -> Result<()> {
+pub(super) fn stream(layout: &Layout<'_>, file: &File) -> Result<()> {
     // Gaps are never written: they read as zeros.
     file.set_len(layout.file_bytes).map_err(|e| Error::io(format!("cannot make a file of {} bytes", layout.file_bytes), e))?;
     put(file, &layout.head, 0)?;
