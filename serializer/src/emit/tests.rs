@@ -32,11 +32,13 @@ fn emit_one(method: Method) -> Result<(ExecutionPlan, Contents)> {
 }
 
 fn calls(plan: &ExecutionPlan) -> Vec<&[i32]> {
-    let args = |i| match i {
-        &Instruction::DelegateCall(ref c) => &c.args[..],
-        &Instruction::KernelCall(ref c) => &c.args[..],
-        other => panic!("{other:?}"),
-    };
+    fn args(i: &Instruction) -> &[i32] {
+        match i {
+            Instruction::DelegateCall(c) => &c.args,
+            Instruction::KernelCall(c) => &c.args,
+            other => panic!("{other:?}"),
+        }
+    }
     plan.chains[0].instructions.iter().map(args).collect()
 }
 

@@ -146,7 +146,7 @@ mod tests {
         }
         fn produce(&self, offset: u64, out: &mut [u8]) -> std::result::Result<(), etx_ir::error::Error> {
             let end = offset + out.len() as u64;
-            assert!(offset % self.1 == 0 && (end % self.1 == 0 || end == self.0[0].byte_len()));
+            assert!(offset.is_multiple_of(self.1) && (end.is_multiple_of(self.1) || end == self.0[0].byte_len()));
             self.0[0].produce(offset, out)
         }
     }

@@ -280,7 +280,7 @@ impl Derive for Counting {
     }
     fn produce(&self, offset: u64, out: &mut [u8]) -> std::result::Result<(), etx_ir::error::Error> {
         let end = offset + out.len() as u64;
-        assert!(offset % 3 == 0 && (end % 3 == 0 || end == self.len));
+        assert!(offset.is_multiple_of(3) && (end.is_multiple_of(3) || end == self.len));
         if (offset..end).contains(&self.fails_at) {
             return Err(etx_ir::error::Error::new(etx_ir::error::ErrorKind::Weight, "scale is NaN"));
         }
