@@ -523,7 +523,8 @@ fn rules_are_checked() {
         let place = if place.is_empty() { "method `step`".to_owned() } else { format!("method `step`: {place}") };
         assert_eq!(broken(|p| change(&mut p.execution_plan[1])), [(*kind, place)], "rule {i}");
     }
-    let in_program: &[(ErrorKind, &str, fn(&mut Program))] = &[
+    type ProgramChange = fn(&mut Program);
+    let in_program: &[(ErrorKind, &str, ProgramChange)] = &[
         (Unsupported, "program", |p| p.version = 1),
         (Unsupported, "program", |p| p.constant_buffer.push(Buffer::default())),
         (Invalid, "program", |p| p.mutable_data_segments.push(SubsegmentOffsets::default())),
