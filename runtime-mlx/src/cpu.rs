@@ -5,6 +5,8 @@
 
 pub(crate) mod binary;
 pub(crate) mod dtype;
+pub(crate) mod index;
 pub(crate) mod lanes;
 pub(crate) mod reduce;
+pub(crate) mod shape;
 pub(crate) mod unary;

@@ -32,8 +32,8 @@ use copy::with_raw;
 /// Work below this many bytes is done on the calling thread: waking the pool costs more than a pass over it.
 pub(crate) const PARALLEL_BYTES: usize = 256 << 10;
 
-/// Highest rank; the format allows no more (mlx-schema.md §7), and it bounds every per-axis loop.
-pub const MAX_RANK: usize = 16;
+/// Highest rank. The format allows 16 (mlx-schema.md §7); kernels that repeat elements need an extra axis for each.
+pub const MAX_RANK: usize = 32;
 
 /// A strided view of shared elements. See the [module](self) for the laws.
 #[derive(Clone, Debug)]

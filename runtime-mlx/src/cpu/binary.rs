@@ -160,6 +160,11 @@ fn bits<A: Bits>(op: Binary) -> Result<Slices<A, A>> {
     })
 }
 
+/// The sum within one type; integers wrap.
+pub(super) fn plus<A: Arithmetic>(a: A, b: A) -> A {
+    a.plus(b)
+}
+
 /// Arithmetic within one type. Integers wrap; nothing traps.
 pub(super) trait Arithmetic: Copy {
     fn plus(self, b: Self) -> Self;
