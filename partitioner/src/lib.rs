@@ -1,1 +1,4 @@
-//! (front page to be written)
+//! Who runs what.
+pub mod backend;
+pub mod cluster;
+pub mod mlx;

@@ -1,0 +1,616 @@
+//! The state of a lowering: instructions so far, and which slot holds which value.
+//!
+//! Slots are written once and numbered as they come; [`super::slots`] renumbers them at the end, when it is known how long
+//! each lives. The exceptions are mutable buffers, which are updated in place where no one needs the old contents.
+
+use std::collections::{BTreeMap, HashMap};
+
+use etx_ir::DType;
+use etx_ir::graph::{Arg, Graph, NodeId, Type, ValueId};
+use etx_ir::mlx::{Instr, IntOrVid, Tid, Vid};
+use etx_ir::program::{InputKind, Method, OutputKind, Program};
+use etx_ir::sym::{Dim, Expr, Func, Symbol};
+use etx_ir::weights::{Identity, TensorData};
+
+use super::call::{Call, Res, describe};
+use super::dtype;
+use crate::backend::Refusal;
+
+/// Where a slot's contents come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Named data.
+    Constant { name: String, data: ConstantData },
+    /// A value that the caller passes.
+    Input(ValueId),
+    /// The state behind this graph input.
+    Buffer(ValueId),
+    /// An instruction.
+    Temp,
+}
+
+/// Data compare by identity.
+#[derive(Clone, Debug)]
+pub(crate) struct ConstantData(pub(crate) TensorData);
+
+impl PartialEq for ConstantData {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.identity() == other.0.identity()
+    }
+}
+
+impl Eq for ConstantData {}
+
+/// A tensor slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) origin: Origin,
+    /// The type that MLX gives the contents.
+    pub(crate) dtype: DType,
+    /// Values that the slot holds now; tracked for buffers only.
+    holders: Vec<ValueId>,
+}
+
+/// What a lowering works on.
+pub(crate) struct Cx<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) method: &'a Method,
+    pub(crate) graph: &'a Graph,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) values: u32,
+    /// Chain 0 is the main one.
+    pub(crate) chains: Vec<Vec<Instr>>,
+    pub(crate) init: Vec<Instr>,
+    chain: usize,
+    bound: Vec<Option<Tid>>,
+    /// Input number of each graph input.
+    input_of: HashMap<ValueId, usize>,
+    /// State inputs that the method mutates, with the values on the way from the old state to the new one.
+    mutated: HashMap<ValueId, Vec<ValueId>>,
+    constants: HashMap<(Identity, DType, Vec<u64>), Tid>,
+    constant_names: BTreeMap<String, u32>,
+    known: HashMap<Expr, IntOrVid>,
+    known_values: HashMap<ValueId, Vid>,
+    /// Where a size can be read off: the first tensor axis that has it.
+    sizes: HashMap<Expr, (ValueId, usize)>,
+    /// Integers that the caller passes, as they are met.
+    pub(crate) int_inputs: Vec<(ValueId, Vid)>,
+    /// Results of instructions that depend on nothing else, by what they compute (transposed weights and the like).
+    shared: HashMap<(Tid, String), Tid>,
+    /// Positions in the node order, to tell readers that are still to come.
+    positions: Vec<u32>,
+    now: u32,
+    reads: Vec<ValueId>,
+    /// Values that leave the partition.
+    outputs: Vec<ValueId>,
+}
+
+/// How far a failed lowering had come: what to go back to.
+pub(crate) struct Mark {
+    main: usize,
+    chains: usize,
+    init: usize,
+}
+
+impl<'a> Cx<'a> {
+    pub(crate) fn new(program: &'a Program, method: &'a Method, outputs: &[ValueId]) -> Self {
+        let graph = &method.graph;
+        let input_of: HashMap<ValueId, usize> =
+            method.inputs.iter().enumerate().filter_map(|(i, input)| Some((input.value?, i))).collect();
+        let mut cx = Self {
+            program,
+            method,
+            graph,
+            slots: Vec::new(),
+            values: 0,
+            chains: vec![Vec::new()],
+            init: Vec::new(),
+            chain: 0,
+            bound: vec![None; graph.value_bound()],
+            input_of,
+            mutated: HashMap::new(),
+            constants: HashMap::new(),
+            constant_names: BTreeMap::new(),
+            known: HashMap::new(),
+            known_values: HashMap::new(),
+            sizes: HashMap::new(),
+            int_inputs: Vec::new(),
+            shared: HashMap::new(),
+            positions: graph.positions(),
+            now: 0,
+            reads: Vec::new(),
+            outputs: outputs.to_vec(),
+        };
+        for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
+            if let (Arg::Value(new), OutputKind::StateMutation(i)) = (out, kind)
+                && let Some(old) = method.inputs.get(*i as usize).and_then(|input| input.value)
+            {
+                let path = cx.path_of_state(old, *new);
+                cx.mutated.insert(old, path);
+            }
+        }
+        for &v in graph.inputs() {
+            cx.note_sizes(v);
+        }
+        cx
+    }
+
+    /// Values that lead from the old contents of a buffer to the new ones through operators that update their first operand.
+    fn path_of_state(&self, old: ValueId, new: ValueId) -> Vec<ValueId> {
+        let mut path = vec![new];
+        let mut at = new;
+        while at != old {
+            let Some(from) = self.graph.producer(at).and_then(|id| super::ops::updated_operand(&Call::new(self.graph, id), at)) else {
+                break;
+            };
+            path.push(from);
+            at = from;
+        }
+        path
+    }
+
+    /// Starts a node; the values it reads are collected from here on.
+    pub(crate) fn begin(&mut self, id: NodeId) -> Mark {
+        self.now = self.positions[id.index()];
+        self.reads.clear();
+        Mark { main: self.chains[0].len(), chains: self.chains.len(), init: self.init.len() }
+    }
+
+    /// What the node has read.
+    pub(crate) fn take_reads(&mut self) -> Vec<ValueId> {
+        let mut reads = std::mem::take(&mut self.reads);
+        reads.sort_unstable();
+        reads.dedup();
+        reads
+    }
+
+    /// Forgets the instructions of a node that was refused half-way. Its results are read as if they came from outside.
+    pub(crate) fn rollback(&mut self, mark: &Mark, id: NodeId) {
+        // What later nodes were to share may have gone with them.
+        self.shared.clear();
+        self.known.clear();
+        self.chains[0].truncate(mark.main);
+        self.chains.truncate(mark.chains);
+        self.init.truncate(mark.init);
+        self.chain = 0;
+        for v in &self.graph.node(id).outputs {
+            self.bound[v.index()] = None;
+        }
+    }
+
+    /// Notes which sizes can be read off a tensor.
+    fn note_sizes(&mut self, v: ValueId) {
+        if let Some(t) = self.graph.tensor(v) {
+            for (axis, d) in t.shape.iter().enumerate() {
+                if d.as_int().is_none() {
+                    self.sizes.entry(d.clone()).or_insert((v, axis));
+                }
+            }
+        }
+    }
+
+    // --- slots -----------------------------------------------------------------------------------------------------
+
+    fn slot(&mut self, origin: Origin, dtype: DType) -> Tid {
+        self.slots.push(Slot { origin, dtype, holders: Vec::new() });
+        Tid(self.slots.len() as u32 - 1)
+    }
+
+    /// A slot for a result that only this lowering knows.
+    pub(crate) fn fresh(&mut self) -> Tid {
+        self.slot(Origin::Temp, DType::Float32)
+    }
+
+    /// A scalar value's slot.
+    pub(crate) fn fresh_value(&mut self) -> Vid {
+        self.values += 1;
+        Vid(self.values - 1)
+    }
+
+    pub(crate) fn dtype(&self, t: Tid) -> DType {
+        self.slots[t.0 as usize].dtype
+    }
+
+    /// The slot of a constant, shared by all uses of the same data under the same type.
+    pub(crate) fn constant(&mut self, name: &str, data: TensorData) -> Res<Tid> {
+        accepted(data.dtype()).map_err(|e| Refusal::new(format!("constant {name}: {e}")))?;
+        let key = (data.identity(), data.dtype(), data.shape().to_vec());
+        if let Some(&t) = self.constants.get(&key) {
+            return Ok(t);
+        }
+        let count = self.constant_names.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        let name = if *count == 1 { name.to_owned() } else { format!("{name}#{count}") };
+        let dtype = data.dtype();
+        let t = self.slot(Origin::Constant { name, data: ConstantData(data) }, dtype);
+        self.constants.insert(key, t);
+        Ok(t)
+    }
+
+    /// A 0-d constant.
+    pub(crate) fn scalar(&mut self, value: f64, dtype: DType) -> Res<Tid> {
+        let bytes = super::consts::element(value, dtype).ok_or_else(|| Refusal::new(format!("{value} is no {dtype}")))?;
+        let data = TensorData::inline(dtype, vec![], bytes).map_err(|e| Refusal::new(e.to_string()))?;
+        self.constant(&format!("_scalar_{value:?}_{dtype}"), data)
+    }
+
+    /// A 1-d constant of 64-bit or 32-bit integers.
+    pub(crate) fn int_vector(&mut self, name: &str, values: &[i64], dtype: DType) -> Res<Tid> {
+        let mut bytes = Vec::new();
+        for &n in values {
+            bytes.extend(super::consts::integer(n, dtype).ok_or_else(|| Refusal::new(format!("{n} is no {dtype}")))?);
+        }
+        let data = TensorData::inline(dtype, vec![values.len() as u64], bytes).map_err(|e| Refusal::new(e.to_string()))?;
+        self.constant(name, data)
+    }
+
+    /// The weight behind a value that is a parameter, constant or unmutated buffer.
+    pub(crate) fn weight(&self, v: ValueId) -> Option<(&'a str, &'a TensorData)> {
+        let input = self.method.inputs.get(*self.input_of.get(&v)?)?;
+        let weight = input.kind.weight().filter(|_| !self.mutated.contains_key(&v))?;
+        let weight = self.program.weight(weight);
+        Some((&weight.name, &weight.data))
+    }
+
+    /// Notes that the node depends on a value without reading its slot (its bytes went into a derived constant).
+    pub(crate) fn depends(&mut self, v: ValueId) {
+        self.reads.push(v);
+    }
+
+    /// The slot that holds a tensor value.
+    pub(crate) fn tensor(&mut self, v: ValueId) -> Res<Tid> {
+        self.reads.push(v);
+        if let Some(t) = self.bound[v.index()] {
+            return Ok(t);
+        }
+        let Some(ty) = self.graph.tensor(v) else {
+            return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v))));
+        };
+        if let Some((name, data)) = self.weight(v) {
+            let t = self.constant(name, data.clone())?;
+            self.bound[v.index()] = Some(t);
+            return Ok(t);
+        }
+        accepted(ty.dtype).map_err(|e| Refusal::new(format!("{}: {e}", describe(self.graph, v))))?;
+        let origin = match self.input_of.get(&v).map(|&i| &self.method.inputs[i].kind) {
+            Some(InputKind::User) | None => Origin::Input(v),
+            Some(InputKind::Buffer { .. } | InputKind::Parameter(_) | InputKind::Constant(_)) => Origin::Buffer(v),
+            Some(_) => return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v)))),
+        };
+        let t = self.slot(origin, ty.dtype);
+        self.slots[t.0 as usize].holders.push(v);
+        self.bound[v.index()] = Some(t);
+        self.note_sizes(v);
+        Ok(t)
+    }
+
+    // --- emission --------------------------------------------------------------------------------------------------
+
+    /// Appends an instruction and notes the type of what it writes.
+    pub(crate) fn push(&mut self, instr: Instr) {
+        if let Some(dtype) = dtype::result(&instr, &|t| self.dtype(t)) {
+            instr.visit_slots(|slot, access| {
+                if let (etx_ir::mlx::SlotRef::Tensor(t), etx_ir::mlx::Access::Write) = (slot, access) {
+                    self.slots[t.0 as usize].dtype = dtype;
+                }
+            });
+        }
+        self.chains[self.chain].push(instr);
+    }
+
+    /// Appends an instruction with a result of its own.
+    pub(crate) fn temp(&mut self, make: impl FnOnce(Tid) -> Instr) -> Tid {
+        let out = self.fresh();
+        self.push(make(out));
+        out
+    }
+
+    /// Like [`Cx::temp`], for what depends on slot `of` alone and is worth computing once: `key` says what it is.
+    pub(crate) fn once(&mut self, of: Tid, key: &str, make: impl FnOnce(Tid) -> Instr) -> Tid {
+        // Inside a branch the result would not exist elsewhere; a buffer changes under the key.
+        let buffer = matches!(self.slots[of.0 as usize].origin, Origin::Buffer(_));
+        if self.chain != 0 || buffer {
+            return self.temp(make);
+        }
+        if let Some(&t) = self.shared.get(&(of, key.to_owned())) {
+            return t;
+        }
+        let t = self.temp(make);
+        self.shared.insert((of, key.to_owned()), t);
+        t
+    }
+
+    /// The slot's contents as another type.
+    pub(crate) fn cast(&mut self, x: Tid, to: DType) -> Res<Tid> {
+        if self.dtype(x) == to {
+            return Ok(x);
+        }
+        accepted(to).map_err(Refusal::new)?;
+        if let Origin::Constant { name, data } = &self.slots[x.0 as usize].origin
+            && let Some(cast) = super::consts::cast_small(&data.0, to)
+        {
+            return self.constant(&format!("{name}_{to}"), cast);
+        }
+        Ok(self.once(x, to.name(), |out| Instr::AsType { x, out, scalar_type: to }))
+    }
+
+    /// Says that a slot holds a value, cast to the type that torch declares where MLX's differs.
+    pub(crate) fn bind(&mut self, v: ValueId, t: Tid) -> Res {
+        let Some(ty) = self.graph.tensor(v) else {
+            return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v))));
+        };
+        accepted(ty.dtype).map_err(|e| Refusal::new(format!("{}: {e}", describe(self.graph, v))))?;
+        // Outputs are cast on their way out.
+        let only_returned = self.graph.value(v).users().is_empty();
+        let t = if only_returned { t } else { self.cast(t, ty.dtype)? };
+        self.bound[v.index()] = Some(t);
+        self.slots[t.0 as usize].holders.push(v);
+        self.note_sizes(v);
+        Ok(())
+    }
+
+    /// Appends the instruction that computes a value.
+    pub(crate) fn define(&mut self, v: ValueId, make: impl FnOnce(Tid) -> Instr) -> Res {
+        let t = self.temp(make);
+        self.bind(v, t)
+    }
+
+    /// Emits into a chain of its own, for `If` and `Scan`.
+    pub(crate) fn in_chain(&mut self, f: impl FnOnce(&mut Self) -> Res) -> Res<u32> {
+        let outer = self.chain;
+        self.chains.push(Vec::new());
+        self.chain = self.chains.len() - 1;
+        let mine = self.chain;
+        // What a branch computes is not there after the other one ran.
+        let (known, shared) = (self.known.clone(), self.shared.clone());
+        let done = f(self);
+        (self.known, self.shared) = (known, shared);
+        self.chain = outer;
+        done.map(|()| mine as u32)
+    }
+
+    /// Computes the new contents `new` of what `old` holds: in place if it is a buffer on its way to its next state.
+    /// `make` gets the slot to read and the one to write.
+    pub(crate) fn update(&mut self, old: ValueId, new: ValueId, make: impl FnOnce(Tid, Tid) -> Instr) -> Res {
+        self.update_all(old, new, vec![Box::new(make)])
+    }
+
+    /// As [`Cx::update`], in two steps.
+    pub(crate) fn update_twice(
+        &mut self,
+        old: ValueId,
+        new: ValueId,
+        first: impl FnOnce(Tid, Tid) -> Instr,
+        second: impl FnOnce(Tid, Tid) -> Instr,
+    ) -> Res {
+        self.update_all(old, new, vec![Box::new(first), Box::new(second)])
+    }
+
+    fn update_all(&mut self, old: ValueId, new: ValueId, steps: Vec<Box<dyn FnOnce(Tid, Tid) -> Instr + '_>>) -> Res {
+        let dst = self.tensor(old)?;
+        let in_place = match &self.slots[dst.0 as usize].origin {
+            Origin::Buffer(state) => self.mutated.get(state).is_some_and(|path| path.contains(&new)),
+            _ => false,
+        };
+        if !in_place {
+            let mut at = dst;
+            for make in steps {
+                let from = at;
+                at = self.temp(|out| make(from, out));
+            }
+            return self.bind(new, at);
+        }
+        self.rescue(dst);
+        for make in steps {
+            self.push(make(dst, dst));
+        }
+        self.bound[new.index()] = Some(dst);
+        self.slots[dst.0 as usize].holders = vec![new];
+        Ok(())
+    }
+
+    /// Saves the contents of a buffer for those who will still ask for them.
+    fn rescue(&mut self, buffer: Tid) {
+        let holders = std::mem::take(&mut self.slots[buffer.0 as usize].holders);
+        let later: Vec<ValueId> = holders.into_iter().filter(|&v| self.is_wanted_later(v)).collect();
+        if !later.is_empty() {
+            let copy = self.temp(|out| Instr::IdCopy { x: buffer, out });
+            for v in later {
+                self.bound[v.index()] = Some(copy);
+            }
+        }
+    }
+
+    fn is_wanted_later(&self, v: ValueId) -> bool {
+        self.outputs.contains(&v) || self.graph.value(v).users().iter().any(|u| self.positions[u.index()] > self.now)
+    }
+
+    /// Values that become the new state of a buffer.
+    pub(crate) fn state_results(&self) -> std::collections::BTreeSet<ValueId> {
+        let pairs = self.graph.outputs().iter().zip(&self.method.outputs);
+        pairs.filter_map(|(out, kind)| out.as_value().filter(|_| matches!(kind, OutputKind::StateMutation(_)))).collect()
+    }
+
+    /// Whether the value is asked for by anything but the state it becomes: the caller, or a node of another partition.
+    pub(crate) fn is_returned(&self, v: ValueId) -> bool {
+        let pairs = self.graph.outputs().iter().zip(&self.method.outputs);
+        pairs.into_iter().any(|(out, kind)| out.as_value() == Some(v) && !matches!(kind, OutputKind::StateMutation(_)))
+    }
+
+    /// Writes the new state of buffers that were not updated in place. Call last.
+    pub(crate) fn write_back(&mut self) -> Res {
+        let mut writes: Vec<(Tid, Tid)> = Vec::new();
+        for (out, kind) in self.graph.outputs().iter().zip(&self.method.outputs) {
+            if let (Arg::Value(new), OutputKind::StateMutation(i)) = (out, kind)
+                && let Some(old) = self.method.inputs.get(*i as usize).and_then(|input| input.value)
+                && self.outputs.contains(new)
+            {
+                let Some(buffer) = self.buffer_of(old)? else { continue };
+                let from = self.tensor(*new)?;
+                if from != buffer {
+                    writes.push((from, buffer));
+                }
+            }
+        }
+        // A buffer that becomes another's contents must be read before it is overwritten itself.
+        for i in 0..writes.len() {
+            let (from, _) = writes[i];
+            if writes.iter().any(|w| w.1 == from) {
+                writes[i].0 = self.temp(|out| Instr::IdCopy { x: from, out });
+            }
+        }
+        for (x, out) in writes {
+            // The state keeps its type.
+            let x = self.cast(x, self.dtype(out))?;
+            self.push(Instr::IdCopy { x, out });
+        }
+        Ok(())
+    }
+
+    /// The slot of the state behind a graph input, whatever value it holds by now.
+    fn buffer_of(&mut self, old: ValueId) -> Res<Option<Tid>> {
+        let found = self.slots.iter().position(|s| s.origin == Origin::Buffer(old));
+        match found {
+            Some(i) => Ok(Some(Tid(i as u32))),
+            None => {
+                let t = self.tensor(old)?;
+                Ok(matches!(self.slots[t.0 as usize].origin, Origin::Buffer(_)).then_some(t))
+            }
+        }
+    }
+
+    // --- integers --------------------------------------------------------------------------------------------------
+
+    /// An integer for an instruction: a number, or the slot that holds it when the program runs.
+    pub(crate) fn int(&mut self, e: &Expr) -> Res<IntOrVid> {
+        if let Expr::Int(n) = e {
+            return Ok(IntOrVid::Int(*n));
+        }
+        if let Some(&known) = self.known.get(e) {
+            return Ok(known);
+        }
+        let vid = self.compute(e)?;
+        self.known.insert(e.clone(), vid);
+        Ok(vid)
+    }
+
+    fn compute(&mut self, e: &Expr) -> Res<IntOrVid> {
+        if let Some(&(v, axis)) = self.sizes.get(e) {
+            let a = self.tensor(v)?;
+            let out = self.fresh_value();
+            self.push(Instr::SymSize { a, dim: axis as i32, out });
+            return Ok(IntOrVid::Vid(out));
+        }
+        match e {
+            Expr::Sym(s) => self.solve(s),
+            Expr::Add(terms) => self.fold_ints(terms, |a, b, out| Instr::AddInt { a, b, out }),
+            Expr::Mul(factors) => self.fold_ints(factors, |a, b, out| Instr::MultiplyInt { a, b, out }),
+            Expr::Call(Func::Sum, args) => self.fold_ints(args, |a, b, out| Instr::AddInt { a, b, out }),
+            Expr::Call(Func::Product, args) => self.fold_ints(args, |a, b, out| Instr::MultiplyInt { a, b, out }),
+            Expr::Call(Func::FloorDiv, args) => self.fold_ints(args, |a, b, out| Instr::FloorDivideInt { a, b, out }),
+            Expr::Call(Func::Mod, args) => self.fold_ints(args, |a, b, out| Instr::ModInt { a, b, out }),
+            _ => Err(Refusal::new(format!("MLX cannot compute the size {e}"))),
+        }
+    }
+
+    fn fold_ints(&mut self, args: &[Expr], make: fn(IntOrVid, IntOrVid, Vid) -> Instr) -> Res<IntOrVid> {
+        // Subtraction has no node of its own in the canonical form, so look for it: x + -1*y.
+        let mut at: Option<IntOrVid> = None;
+        for e in args {
+            let b = self.int(e)?;
+            at = Some(match at {
+                None => b,
+                Some(a) => {
+                    let out = self.fresh_value();
+                    self.push(make(a, b, out));
+                    IntOrVid::Vid(out)
+                }
+            });
+        }
+        at.ok_or_else(|| Refusal::new("empty symbolic expression"))
+    }
+
+    /// A symbol that no size is: from a size that is `a*s + b`, or from an integer value that is the symbol.
+    fn solve(&mut self, s: &Symbol) -> Res<IntOrVid> {
+        let sym = Expr::Sym(s.clone());
+        let as_value = self.graph.inputs().iter().copied().find(|&v| *self.graph.ty(v) == Type::Int(sym.clone()));
+        if let Some(v) = as_value {
+            return Ok(IntOrVid::Vid(self.int_input(v)));
+        }
+        let mut candidates: Vec<&Expr> = self.sizes.keys().collect();
+        candidates.sort();
+        for e in candidates {
+            let (factor, rest) = linear_in(e, s);
+            if let (Some(factor), Some(rest)) = (factor, rest) {
+                let (e, rest) = (e.clone(), Expr::Int(-rest));
+                let size = self.int(&e)?;
+                let moved = self.fresh_value();
+                let b = self.int(&rest)?;
+                self.push(Instr::AddInt { a: size, b, out: moved });
+                let out = self.fresh_value();
+                self.push(Instr::FloorDivideInt { a: IntOrVid::Vid(moved), b: IntOrVid::Int(factor), out });
+                return Ok(IntOrVid::Vid(out));
+            }
+        }
+        Err(Refusal::new(format!("the size {s} cannot be read off any tensor here")))
+    }
+
+    /// An integer that the caller passes.
+    fn int_input(&mut self, v: ValueId) -> Vid {
+        if let Some(&vid) = self.known_values.get(&v) {
+            return vid;
+        }
+        self.reads.push(v);
+        let vid = self.fresh_value();
+        self.known_values.insert(v, vid);
+        self.int_inputs.push((v, vid));
+        vid
+    }
+
+    /// Says that a slot holds an integer that an instruction has just computed.
+    pub(crate) fn know(&mut self, e: &Expr, vid: Vid) {
+        self.known.insert(e.clone(), IntOrVid::Vid(vid));
+    }
+
+    /// An integer argument.
+    pub(crate) fn int_arg(&mut self, call: &Call<'a>, name: &str) -> Res<IntOrVid> {
+        let e = call.expr(name)?;
+        self.int(&e)
+    }
+
+    /// Sizes for an instruction.
+    pub(crate) fn dims(&mut self, shape: &[Dim]) -> Res<Vec<IntOrVid>> {
+        shape.iter().map(|d| self.int(d)).collect()
+    }
+
+    /// Sizes for a reshape, which can work out one of them by itself.
+    pub(crate) fn reshape_dims(&mut self, shape: &[Dim]) -> Res<Vec<IntOrVid>> {
+        // It divides by the other sizes, so none of them may be zero.
+        let unknown: Vec<usize> = (0..shape.len()).filter(|&i| shape[i].as_int().is_none()).collect();
+        let free = unknown.iter().copied().rev().find(|&i| {
+            (0..shape.len()).all(|j| j == i || self.method.ranges.bounds(&shape[j]).min.is_some_and(|n| n > 0))
+        });
+        (0..shape.len()).map(|i| if Some(i) == free { Ok(IntOrVid::Int(-1)) } else { self.int(&shape[i]) }).collect()
+    }
+}
+
+/// `(a, b)` where `e` is `a*s + b` with numbers `a` and `b`.
+fn linear_in(e: &Expr, s: &Symbol) -> (Option<i64>, Option<i64>) {
+    let at = |n: i64| e.substitute(&|t| (t == s).then_some(Expr::Int(n))).as_int();
+    match (at(0), at(1), at(2)) {
+        (Some(b), Some(x), Some(y)) if y - x == x - b && x != b && !matches!(e, Expr::Call(..)) => (Some(x - b), Some(b)),
+        _ => (None, None),
+    }
+}
+
+/// Whether MLX has the element type.
+pub(crate) fn accepted(t: DType) -> Result<(), String> {
+    if etx_ir::mlx::Program::accepts(t) {
+        return Ok(());
+    }
+    Err(match t {
+        DType::Float64 => "MLX has no f64 (export the model in float32)".to_owned(),
+        t if t.is_complex() => format!("MLX programs have no {t}"),
+        t => format!("MLX programs have no {t}"),
+    })
+}

@@ -1,0 +1,136 @@
+//! Operators that make tensors out of sizes and numbers.
+
+use etx_ir::DType;
+use etx_ir::graph::{Arg, Type};
+use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid};
+use etx_ir::sym::Expr;
+use etx_ir::weights::TensorData;
+
+use super::super::call::{Call, Res};
+use super::super::cx::Cx;
+use super::Operator;
+use crate::backend::Refusal;
+
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::new("aten.full.default", |cx, call| full(cx, call, "fill_value"), "Full"),
+    Operator::new("aten.full_like.default", |cx, call| full(cx, call, "fill_value"), "Full"),
+    Operator::new("aten.new_full.default", |cx, call| full(cx, call, "fill_value"), "Full"),
+    Operator::new("aten.scalar_tensor.default", |cx, call| full(cx, call, "s"), "a constant, or Full"),
+    Operator::new("aten.zeros.default", |cx, call| filled(cx, call, 0.0), "Full"),
+    Operator::new("aten.zeros_like.default", |cx, call| filled(cx, call, 0.0), "Full"),
+    Operator::new("aten.new_zeros.default", |cx, call| filled(cx, call, 0.0), "Full"),
+    Operator::new("aten.ones.default", |cx, call| filled(cx, call, 1.0), "Full"),
+    Operator::new("aten.ones_like.default", |cx, call| filled(cx, call, 1.0), "Full"),
+    Operator::new("aten.new_ones.default", |cx, call| filled(cx, call, 1.0), "Full"),
+    Operator::new("aten.arange.default", arange, "ARange").when("bounds are fractional and not known at export"),
+    Operator::new("aten.arange.start", arange, "ARange").when("bounds are fractional and not known at export"),
+    Operator::new("aten.arange.start_step", arange, "ARange").when("bounds are fractional and not known at export"),
+    Operator::new("aten.tril.default", |cx, call| triangle(cx, call, |x, out, k| Instr::Tril { x, out, k }), "Tril"),
+    Operator::new("aten.triu.default", |cx, call| triangle(cx, call, |x, out, k| Instr::Triu { x, out, k }), "Triu"),
+];
+
+fn filled<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: f64) -> Res {
+    fill(cx, call, &Arg::Float(value))
+}
+
+fn full<'a>(cx: &mut Cx<'a>, call: Call<'a>, name: &str) -> Res {
+    fill(cx, call, call.arg(name))
+}
+
+fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
+    let to = call.out_ty(0)?;
+    let number = value.as_float();
+    let v: FloatOrVid = match value {
+        Arg::Value(v) => match call.graph.ty(*v) {
+            Type::Int(e) => match cx.int(e)? {
+                IntOrVid::Int(n) => (n as f64).into(),
+                IntOrVid::Vid(v) => v.into(),
+            },
+            _ => return Err(Refusal::new("the fill value must be a number or a symbolic integer")),
+        },
+        _ => number.ok_or_else(|| Refusal::new("the fill value must be a number"))?.into(),
+    };
+    // The instruction carries a single; integers that it cannot hold come as a constant. So do scalars, and shapes of
+    // size zero, which the runtime refuses to fill.
+    let exact = number.is_none_or(|x| !to.dtype.is_int() || f64::from(x as f32) == x);
+    let empty = to.shape.contains(&Expr::Int(0));
+    if let Some(x) = number
+        && (to.rank() == 0 || !exact)
+        && !empty
+    {
+        let scalar = match value {
+            Arg::Int(n) if to.dtype == DType::Int64 => {
+                let data = TensorData::inline(to.dtype, vec![], n.to_le_bytes().to_vec()).map_err(|e| Refusal::new(e.to_string()))?;
+                cx.constant(&format!("_scalar_{n}_{}", to.dtype), data)?
+            }
+            _ => cx.scalar(x, to.dtype)?,
+        };
+        if to.rank() == 0 {
+            return cx.bind(call.out(0)?, scalar);
+        }
+        let shape = cx.dims(&to.shape)?;
+        return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x: scalar, out, shape });
+    }
+    if empty {
+        let sizes = to.static_shape().ok_or_else(|| Refusal::new("an empty tensor with a symbolic size"))?;
+        let sizes = sizes.into_iter().map(|n| n as u64).collect();
+        let data = TensorData::inline(to.dtype, sizes, Vec::new()).map_err(|e| Refusal::new(e.to_string()))?;
+        let t = cx.constant("_empty", data)?;
+        return cx.bind(call.out(0)?, t);
+    }
+    let shape = cx.dims(&to.shape)?;
+    let scalar_type = to.dtype;
+    super::super::cx::accepted(scalar_type).map_err(Refusal::new)?;
+    cx.define(call.out(0)?, |out| Instr::Full { out, shape, v, scalar_type })
+}
+
+fn arange<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let to = call.out_ty(0)?;
+    let whole = |name: &str, default: i64| -> Option<Expr> {
+        match call.arg(name) {
+            Arg::None => Some(Expr::Int(default)),
+            Arg::Float(x) if x.fract() == 0.0 && x.abs() < 1e9 => Some(Expr::Int(*x as i64)),
+            other => call.expr_of(other),
+        }
+    };
+    let (start, end, step) = (whole("start", 0), whole("end", 0), whole("step", 1));
+    let (Some(start), Some(end), Some(step)) = (start, end, step) else {
+        return fractional(cx, call);
+    };
+    if step == Expr::Int(0) {
+        return Err(call.refuse("step", "must not be zero"));
+    }
+    if to.shape == [Expr::Int(0)] {
+        // The runtime makes no empty range.
+        return fill(cx, call, &Arg::Int(0));
+    }
+    let (start, stop, step) = (cx.int(&start)?, cx.int(&end)?, cx.int(&step)?);
+    cx.define(call.out(0)?, |out| Instr::ARange { out, start, stop, step, scalar_type: Some(to.dtype) })
+}
+
+/// Fractional bounds: the instruction takes whole ones, so the numbers become a constant.
+fn fractional<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let to = call.out_ty(0)?;
+    let (start, step) = (call.float_or("start", 0.0)?, call.float_or("step", 1.0)?);
+    let n = match to.static_shape().as_deref() {
+        Some([n]) => *n,
+        _ => return Err(call.refuse("end", "fractional bounds of a symbolic range")),
+    };
+    let mut bytes = Vec::new();
+    for i in 0..n {
+        let x = start + i as f64 * step;
+        bytes.extend(super::super::consts::element(x, to.dtype).ok_or_else(|| call.refuse("dtype", "of fractional numbers"))?);
+    }
+    let data = TensorData::inline(to.dtype, vec![n as u64], bytes).map_err(|e| Refusal::new(e.to_string()))?;
+    let t = cx.constant("_arange", data)?;
+    cx.bind(call.out(0)?, t)
+}
+
+fn triangle<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(etx_ir::mlx::Tid, etx_ir::mlx::Tid, i32) -> Instr) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    if call.ty("self")?.rank() < 2 {
+        return Err(call.refuse("self", "needs at least two axes"));
+    }
+    let k = i32::try_from(call.int_or("diagonal", 0)?).map_err(|_| call.refuse("diagonal", "beyond 32 bits"))?;
+    cx.define(call.out(0)?, |out| make(x, out, k))
+}

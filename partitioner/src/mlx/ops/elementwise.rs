@@ -1,0 +1,413 @@
+//! Elementwise operators.
+
+use etx_ir::DType;
+use etx_ir::graph::{Arg, Type, ValueId};
+use etx_ir::mlx::{FloatOrVid, Instr, Tid};
+
+use super::super::call::{Call, Res};
+use super::super::cx::Cx;
+use super::Operator;
+use crate::backend::Refusal;
+
+/// `Node(x) -> out` on the operand as it is.
+macro_rules! unary {
+    ($target:literal => $instr:ident) => {
+        Operator::new(
+            $target,
+            |cx, call| {
+                let x = operand(cx, &call, "self")?;
+                cx.define(call.out(0)?, |out| Instr::$instr { x, out })
+            },
+            stringify!($instr),
+        )
+    };
+}
+
+/// `Node(x) -> out` where integers are left alone: rounding them changes nothing.
+macro_rules! rounding {
+    ($target:literal => $instr:ident) => {
+        Operator::new(
+            $target,
+            |cx, call| {
+                let x = cx.tensor(call.value("self")?)?;
+                if call.ty("self")?.dtype.is_float() {
+                    cx.define(call.out(0)?, |out| Instr::$instr { x, out })
+                } else {
+                    cx.bind(call.out(0)?, x)
+                }
+            },
+            stringify!($instr),
+        )
+    };
+}
+
+/// `Node(a, b) -> out` after both operands are of the type that torch computes in.
+macro_rules! binary {
+    ($target:literal => $instr:ident) => {
+        Operator::new(
+            $target,
+            |cx, call| {
+                let (a, b) = operands(cx, &call)?;
+                cx.define(call.out(0)?, |out| Instr::$instr { a, b, out })
+            },
+            stringify!($instr),
+        )
+    };
+}
+
+/// Like `binary`, for operators that take truth values.
+macro_rules! logical {
+    ($target:literal => $instr:ident) => {
+        Operator::new(
+            $target,
+            |cx, call| {
+                let (a, b) = (cx.tensor(call.value("self")?)?, cx.tensor(call.value("other")?)?);
+                let (a, b) = (cx.cast(a, DType::Bool)?, cx.cast(b, DType::Bool)?);
+                cx.define(call.out(0)?, |out| Instr::$instr { a, b, out })
+            },
+            stringify!($instr),
+        )
+    };
+}
+
+pub(super) const OPERATORS: &[Operator] = &[
+    unary!("aten.silu.default" => Silu),
+    unary!("aten.sigmoid.default" => Sigmoid),
+    unary!("aten.tanh.default" => Tanh),
+    unary!("aten.rsqrt.default" => Rsqrt),
+    unary!("aten.sqrt.default" => Sqrt),
+    unary!("aten.square.default" => Square),
+    unary!("aten.exp.default" => Exp),
+    unary!("aten.expm1.default" => Expm1),
+    unary!("aten.sin.default" => Sin),
+    unary!("aten.cos.default" => Cos),
+    unary!("aten.tan.default" => Tan),
+    unary!("aten.asin.default" => Arcsin),
+    unary!("aten.acos.default" => Arccos),
+    unary!("aten.atan.default" => Arctan),
+    unary!("aten.sinh.default" => Sinh),
+    unary!("aten.cosh.default" => Cosh),
+    unary!("aten.asinh.default" => Arcsinh),
+    unary!("aten.acosh.default" => Arccosh),
+    unary!("aten.atanh.default" => Arctanh),
+    unary!("aten.log.default" => Log),
+    unary!("aten.log2.default" => Log2),
+    unary!("aten.log10.default" => Log10),
+    unary!("aten.log1p.default" => Log1p),
+    unary!("aten.erf.default" => Erf),
+    unary!("aten.reciprocal.default" => Reciprocal),
+    unary!("aten.abs.default" => Abs),
+    unary!("aten.neg.default" => Neg),
+    unary!("aten.sign.default" => Sign),
+    unary!("aten.logical_not.default" => LogicalNot),
+    rounding!("aten.floor.default" => Floor),
+    rounding!("aten.ceil.default" => Ceil),
+    rounding!("aten.trunc.default" => Trunc),
+    Operator::new("aten.round.default", |cx, call| round(cx, call, 0), "Round"),
+    Operator::new(
+        "aten.round.decimals",
+        |cx, call| {
+            let decimals = call.int("decimals")?;
+            round(cx, call, decimals)
+        },
+        "Round",
+    ),
+    Operator::new("aten.isnan.default", isnan, "NotEqual(x, x)"),
+    Operator::new("aten.isinf.default", isinf, "Abs, Equal"),
+    Operator::new("aten.bitwise_not.default", bitwise_not, "LogicalNot or BitwiseInvert").when("element type is neither bool nor integer"),
+    Operator::new("aten.gelu.default", gelu, "Gelu"),
+    Operator::new("aten.relu.default", relu, "Maximum"),
+    Operator::new("aten.leaky_relu.default", leaky_relu, "Maximum or GreaterEqual, Multiply, Where"),
+    Operator::new("aten.hardtanh.default", |cx, call| clip(cx, call, "min_val", "max_val"), "Clip"),
+    Operator::new("aten.clamp.default", |cx, call| clip(cx, call, "min", "max"), "Clip"),
+    Operator::new("aten.clamp.Tensor", |cx, call| clip(cx, call, "min", "max"), "Clip"),
+    Operator::new("aten.add.Tensor", |cx, call| scaled(cx, call, |a, b, out| Instr::Add { a, b, out }), "Multiply by alpha if given, Add"),
+    Operator::new("aten.sub.Tensor", |cx, call| scaled(cx, call, |a, b, out| Instr::Subtract { a, b, out }), "Multiply by alpha if given, Subtract"),
+    binary!("aten.mul.Tensor" => Multiply),
+    Operator::new("aten.div.Tensor", divide, "Divide"),
+    Operator::new("aten.div.Tensor_mode", divide_mode, "Divide, then Floor or Trunc").when("integers with rounding_mode trunc of 64 bits"),
+    Operator::new("aten.floor_divide.default", |cx, call| floor_divide(cx, &call), "FloorDivide, or Remainder, Subtract, Divide for integers"),
+    Operator::new("aten.remainder.Tensor", |cx, call| remainder(cx, &call), "Remainder"),
+    binary!("aten.maximum.default" => Maximum),
+    binary!("aten.minimum.default" => Minimum),
+    Operator::new("aten.atan2.default", atan2, "Atan2"),
+    binary!("aten.logaddexp.default" => LogAddExp),
+    Operator::new("aten.pow.Tensor_Tensor", |cx, call| power(cx, &call), "Power"),
+    Operator::new("aten.pow.Tensor_Scalar", |cx, call| power(cx, &call), "Power, or Square, Sqrt, Rsqrt, Reciprocal"),
+    Operator::new("aten.pow.Scalar", |cx, call| power(cx, &call), "Power"),
+    binary!("aten.bitwise_and.Tensor" => BitwiseAnd),
+    binary!("aten.bitwise_or.Tensor" => BitwiseOr),
+    binary!("aten.bitwise_xor.Tensor" => BitwiseXor),
+    logical!("aten.logical_and.default" => LogicalAnd),
+    logical!("aten.logical_or.default" => LogicalOr),
+    logical!("aten.logical_xor.default" => NotEqual),
+    binary!("aten.lt.Tensor" => Less),
+    binary!("aten.le.Tensor" => LessEqual),
+    binary!("aten.gt.Tensor" => Greater),
+    binary!("aten.ge.Tensor" => GreaterEqual),
+    binary!("aten.eq.Tensor" => Equal),
+    binary!("aten.ne.Tensor" => NotEqual),
+    binary!("aten.lt.Scalar" => Less),
+    binary!("aten.le.Scalar" => LessEqual),
+    binary!("aten.gt.Scalar" => Greater),
+    binary!("aten.ge.Scalar" => GreaterEqual),
+    binary!("aten.eq.Scalar" => Equal),
+    binary!("aten.ne.Scalar" => NotEqual),
+    Operator::new("aten.where.self", where_self, "Where"),
+    Operator::new("aten._to_copy.default", to_copy, "AsType"),
+];
+
+/// A tensor operand of a unary operator, as the type that torch computes in: integers as floats where the result is one.
+fn operand<'a>(cx: &mut Cx<'a>, call: &Call<'a>, name: &str) -> Res<Tid> {
+    let x = cx.tensor(call.value(name)?)?;
+    let (from, to) = (call.ty(name)?.dtype, call.out_ty(0)?.dtype);
+    if from == DType::Bool && call.node.op.target() == "aten.neg.default" {
+        return Err(call.refuse(name, "a truth value has no negative"));
+    }
+    if to.is_float() && !from.is_float() { cx.cast(x, to) } else { Ok(x) }
+}
+
+/// An operand that is a tensor, a number or a symbolic scalar, as type `t`.
+pub(super) fn as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, arg: &Arg, t: DType) -> Res<Tid> {
+    match arg {
+        Arg::Value(v) => value_as_type(cx, call, *v, t),
+        Arg::Int(_) | Arg::Float(_) | Arg::Bool(_) => {
+            let x = arg.as_float().unwrap_or(0.0);
+            // An integer beyond 2^53 does not survive the way through a float.
+            match arg {
+                Arg::Int(n) if t == DType::Int64 => {
+                    let data = etx_ir::weights::TensorData::inline(t, vec![], n.to_le_bytes().to_vec());
+                    cx.constant(&format!("_scalar_{n}_{t}"), data.map_err(|e| Refusal::new(e.to_string()))?)
+                }
+                _ => cx.scalar(x, t),
+            }
+        }
+        _ => Err(Refusal::new("an operand is neither a tensor nor a number")),
+    }
+}
+
+fn value_as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId, t: DType) -> Res<Tid> {
+    match call.graph.ty(v) {
+        Type::Tensor(ty) if ty.dtype == DType::Float64 && ty.rank() == 0 => {
+            // Scalars in double precision are how Python's floats arrive; what they meet decides their type.
+            match cx.weight(v).and_then(|(name, data)| Some((name, super::super::consts::cast_small(data, t)?))) {
+                Some((name, data)) => {
+                    cx.depends(v);
+                    cx.constant(&format!("{name}_{t}"), data)
+                }
+                None => cx.tensor(v),
+            }
+        }
+        Type::Tensor(_) => {
+            let x = cx.tensor(v)?;
+            cx.cast(x, t)
+        }
+        Type::Int(e) => {
+            // Through a float: exact up to 2^24, far beyond any size.
+            let v = match cx.int(e)? {
+                etx_ir::mlx::IntOrVid::Int(n) => FloatOrVid::Float(n as f64),
+                etx_ir::mlx::IntOrVid::Vid(v) => FloatOrVid::Vid(v),
+            };
+            Ok(cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type: t }))
+        }
+        _ => Err(Refusal::new(format!("%{} is neither a tensor nor an integer", call.graph.value(v).name))),
+    }
+}
+
+/// Both operands as the type that torch computes in.
+fn operands<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<(Tid, Tid)> {
+    let t = call.common_type(&["self", "other"])?;
+    // A comparison or a product of integers with a fractional number is one of floats.
+    both(cx, call, "self", "other", t)
+}
+
+fn both<'a>(cx: &mut Cx<'a>, call: &Call<'a>, a: &str, b: &str, t: DType) -> Res<(Tid, Tid)> {
+    let x = as_type(cx, call, call.arg(a), t).map_err(|e| Refusal::new(format!("{a}: {e}")))?;
+    let y = as_type(cx, call, call.arg(b), t).map_err(|e| Refusal::new(format!("{b}: {e}")))?;
+    Ok((x, y))
+}
+
+fn round<'a>(cx: &mut Cx<'a>, call: Call<'a>, decimals: i64) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    if !call.ty("self")?.dtype.is_float() {
+        return cx.bind(call.out(0)?, x);
+    }
+    let decimals = i32::try_from(decimals).map_err(|_| call.refuse("decimals", "beyond 32 bits"))?;
+    cx.define(call.out(0)?, |out| Instr::Round { x, out, decimals })
+}
+
+fn isnan<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    cx.define(call.out(0)?, |out| Instr::NotEqual { a: x, b: x, out })
+}
+
+fn isinf<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let t = call.ty("self")?.dtype;
+    if !t.is_float() {
+        // No integer is infinite, and none differs from itself.
+        return cx.define(call.out(0)?, |out| Instr::NotEqual { a: x, b: x, out });
+    }
+    let a = cx.temp(|out| Instr::Abs { x, out });
+    let b = cx.scalar(f64::INFINITY, t)?;
+    cx.define(call.out(0)?, |out| Instr::Equal { a, b, out })
+}
+
+fn bitwise_not<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    match call.ty("self")?.dtype {
+        DType::Bool => cx.define(call.out(0)?, |out| Instr::LogicalNot { x, out }),
+        t if t.is_int() => cx.define(call.out(0)?, |out| Instr::BitwiseInvert { x, out }),
+        _ => Err(call.refuse("self", "bits of a float have no complement")),
+    }
+}
+
+fn gelu<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let approximate = if call.is_none("approximate") { "none" } else { call.str("approximate")? }.to_owned();
+    cx.define(call.out(0)?, |out| Instr::Gelu { x, out, approximate })
+}
+
+fn relu<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let a = cx.tensor(call.value("self")?)?;
+    let b = cx.scalar(0.0, call.ty("self")?.dtype)?;
+    cx.define(call.out(0)?, |out| Instr::Maximum { a, b, out })
+}
+
+fn leaky_relu<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let t = call.ty("self")?.dtype;
+    let slope = call.float_or("negative_slope", 0.01)?;
+    let a = cx.scalar(slope, t)?;
+    let scaled = cx.temp(|out| Instr::Multiply { a, b: x, out });
+    if slope > 0.0 && slope <= 1.0 {
+        // Below zero the flatter line is the higher one, above it the steeper one.
+        return cx.define(call.out(0)?, |out| Instr::Maximum { a: x, b: scaled, out });
+    }
+    let b = cx.scalar(0.0, t)?;
+    let condition = cx.temp(|out| Instr::GreaterEqual { a: x, b, out });
+    cx.define(call.out(0)?, |out| Instr::Where { condition, x, y: scaled, out })
+}
+
+fn clip<'a>(cx: &mut Cx<'a>, call: Call<'a>, min: &str, max: &str) -> Res {
+    let mut names = vec!["self"];
+    names.extend([min, max].into_iter().filter(|n| !call.is_none(n)));
+    // The declared type is that of operand and bounds together; a fractional bound makes integers floats.
+    let t = call.common_type(&names)?;
+    let x = as_type(cx, &call, call.arg("self"), t)?;
+    let mut bound = |name: &str| if call.is_none(name) { Ok(None) } else { as_type(cx, &call, call.arg(name), t).map(Some) };
+    let (a_min, a_max) = (bound(min)?, bound(max)?);
+    cx.define(call.out(0)?, |out| Instr::Clip { x, out, a_min, a_max })
+}
+
+/// `a ± alpha * b`.
+fn scaled<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, Tid) -> Instr) -> Res {
+    let (a, mut b) = operands(cx, &call)?;
+    let alpha = call.arg("alpha").clone();
+    if !matches!(alpha, Arg::None) && alpha.as_float() != Some(1.0) {
+        let t = cx.dtype(b);
+        let alpha = as_type(cx, &call, &alpha, t).map_err(|e| Refusal::new(format!("alpha: {e}")))?;
+        b = cx.temp(|out| Instr::Multiply { a: alpha, b, out });
+    }
+    cx.define(call.out(0)?, |out| make(a, b, out))
+}
+
+/// True division: of integers it is one of floats.
+fn divide<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let (a, b) = both(cx, &call, "self", "other", call.out_ty(0)?.dtype)?;
+    cx.define(call.out(0)?, |out| Instr::Divide { a, b, out })
+}
+
+fn divide_mode<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    match call.arg("rounding_mode") {
+        Arg::None => divide(cx, call),
+        Arg::Str(mode) if &**mode == "floor" => floor_divide(cx, &call),
+        Arg::Str(mode) if &**mode == "trunc" => {
+            let t = call.common_type(&["self", "other"])?;
+            let (a, b) = both(cx, &call, "self", "other", t)?;
+            if t.is_float() {
+                let x = cx.temp(|out| Instr::Divide { a, b, out });
+                return cx.define(call.out(0)?, |out| Instr::Trunc { x, out });
+            }
+            // The floor, plus one where signs differ and something is left over.
+            let floor = exact_floor_divide(cx, a, b, t)?;
+            let rest = cx.temp(|out| Instr::Remainder { a, b, out });
+            let zero = cx.scalar(0.0, t)?;
+            let left = cx.temp(|out| Instr::NotEqual { a: rest, b: zero, out });
+            let (x, y) = (cx.temp(|out| Instr::Less { a, b: zero, out }), cx.temp(|out| Instr::Less { a: b, b: zero, out }));
+            let differ = cx.temp(|out| Instr::NotEqual { a: x, b: y, out });
+            let up = cx.temp(|out| Instr::LogicalAnd { a: left, b: differ, out });
+            let up = cx.cast(up, t)?;
+            cx.define(call.out(0)?, |out| Instr::Add { a: floor, b: up, out })
+        }
+        _ => Err(call.refuse("rounding_mode", "unknown")),
+    }
+}
+
+fn floor_divide<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
+    let t = call.common_type(&["self", "other"])?;
+    let (a, b) = both(cx, call, "self", "other", t)?;
+    if t.is_float() {
+        return cx.define(call.out(0)?, |out| Instr::FloorDivide { a, b, out });
+    }
+    let q = exact_floor_divide(cx, a, b, t)?;
+    cx.bind(call.out(0)?, q)
+}
+
+/// Floor division of integers. MLX's own goes through floats and leaves a fraction behind; what is left after taking the
+/// remainder away divides without one.
+fn exact_floor_divide(cx: &mut Cx<'_>, a: Tid, b: Tid, t: DType) -> Res<Tid> {
+    let rest = cx.temp(|out| Instr::Remainder { a, b, out });
+    let whole = cx.temp(|out| Instr::Subtract { a, b: rest, out });
+    let q = cx.temp(|out| Instr::Divide { a: whole, b, out });
+    cx.cast(q, t)
+}
+
+fn remainder<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
+    let (a, b) = operands(cx, call)?;
+    cx.define(call.out(0)?, |out| Instr::Remainder { a, b, out })
+}
+
+fn atan2<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let (a, b) = both(cx, &call, "self", "other", call.out_ty(0)?.dtype)?;
+    cx.define(call.out(0)?, |out| Instr::Atan2 { a, b, out })
+}
+
+fn power<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
+    let t = call.common_type(&["self", "exponent"])?;
+    let exponent = call.arg("exponent").as_float();
+    if let (Some(e), Arg::Value(_)) = (exponent, call.arg("self")) {
+        let x = as_type(cx, call, call.arg("self"), t)?;
+        if e == 2.0 {
+            return cx.define(call.out(0)?, |out| Instr::Square { x, out });
+        }
+        if e == 1.0 {
+            return cx.bind(call.out(0)?, x);
+        }
+        if t.is_float() && e == 0.5 {
+            return cx.define(call.out(0)?, |out| Instr::Sqrt { x, out });
+        }
+        if t.is_float() && e == -0.5 {
+            return cx.define(call.out(0)?, |out| Instr::Rsqrt { x, out });
+        }
+        if t.is_float() && e == -1.0 {
+            return cx.define(call.out(0)?, |out| Instr::Reciprocal { x, out });
+        }
+    }
+    let (a, b) = both(cx, call, "self", "exponent", t)?;
+    cx.define(call.out(0)?, |out| Instr::Power { a, b, out })
+}
+
+fn where_self<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let condition = cx.tensor(call.value("condition")?)?;
+    let t = call.common_type(&["self", "other"])?;
+    let (x, y) = both(cx, &call, "self", "other", t)?;
+    cx.define(call.out(0)?, |out| Instr::Where { condition, x, y, out })
+}
+
+fn to_copy<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let to = call.out_ty(0)?.dtype;
+    let x = cx.cast(x, to)?;
+    cx.bind(call.out(0)?, x)
+}

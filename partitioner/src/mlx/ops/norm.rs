@@ -1,0 +1,158 @@
+//! Normalisations and softmax.
+
+use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_ir::sym::Expr;
+
+use super::super::call::{Call, Res};
+use super::super::cx::Cx;
+use super::Operator;
+
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::new("aten.rms_norm.default", rms_norm, "RMSNorm").when("more than one axis is normalised"),
+    Operator::new("aten.layer_norm.default", layer_norm, "LayerNorm").when("normalised sizes are symbolic"),
+    Operator::new("aten.native_layer_norm.default", layer_norm, "LayerNorm").when("mean or rstd is used"),
+    Operator::new("aten.native_group_norm.default", native_group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add").when("mean or rstd is used"),
+    Operator::new("aten.group_norm.default", group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add"),
+    Operator::new("aten._native_batch_norm_legit_no_training.default", batch_norm, "Subtract, Multiply, Add").when("mean or rstd is used"),
+    Operator::new("aten._softmax.default", softmax, "Softmax"),
+    Operator::new("aten._log_softmax.default", log_softmax, "LogSumExp, Subtract"),
+];
+
+fn optional<'a>(cx: &mut Cx<'a>, call: &Call<'a>, name: &str) -> Res<Option<Tid>> {
+    if call.is_none(name) { Ok(None) } else { cx.tensor(call.value(name)?).map(Some) }
+}
+
+fn rms_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("input")?)?;
+    if call.exprs("normalized_shape")?.len() != 1 {
+        return Err(call.refuse("normalized_shape", "MLX normalises the last axis only"));
+    }
+    if !call.ty("input")?.dtype.is_float() {
+        return Err(call.refuse("input", "must be floating-point"));
+    }
+    let weight = optional(cx, &call, "weight")?;
+    // Without one torch takes the epsilon of the type it computes in, which is single precision for halves.
+    let eps = call.float_or("eps", f64::from(f32::EPSILON))? as f32;
+    cx.define(call.out(0)?, |out| Instr::RMSNorm { x, weight, out, eps })
+}
+
+/// Over the last axes, which are taken as one.
+fn layer_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    if call.is_used(1) || call.is_used(2) {
+        return Err(call.refuse("input", "mean and rstd are not among MLX's results"));
+    }
+    let mut x = cx.tensor(call.value("input")?)?;
+    let ty = call.ty("input")?;
+    let eps = call.float_or("eps", 1e-5)? as f32;
+    let (mut weight, mut bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);
+    let normalised = call.exprs("normalized_shape")?.len();
+    if normalised == 1 {
+        return cx.define(call.out(0)?, |out| Instr::LayerNorm { x, out, weight, bias, eps });
+    }
+    let lead = ty.rank().saturating_sub(normalised);
+    let mut flat = cx.dims(&ty.shape[..lead])?;
+    flat.push(IntOrVid::Int(-1));
+    let whole = x;
+    x = cx.temp(|out| Instr::Reshape { x: whole, out, shape: flat });
+    for t in [&mut weight, &mut bias].into_iter().flatten() {
+        let from = *t;
+        *t = cx.once(from, "flat", |out| Instr::Reshape { x: from, out, shape: vec![(-1).into()] });
+    }
+    let normal = cx.temp(|out| Instr::LayerNorm { x, out, weight, bias, eps });
+    let shape = cx.reshape_dims(&ty.shape)?;
+    cx.define(call.out(0)?, |out| Instr::Reshape { x: normal, out, shape })
+}
+
+/// A vector over channels, shaped to meet `[N, C, …]`.
+fn per_channel(cx: &mut Cx<'_>, t: Tid, rank: usize) -> Tid {
+    let mut shape = vec![IntOrVid::Int(1), IntOrVid::Int(-1)];
+    shape.extend(std::iter::repeat_n(IntOrVid::Int(1), rank.saturating_sub(2)));
+    cx.once(t, &format!("channels of {rank}"), |out| Instr::Reshape { x: t, out, shape })
+}
+
+fn native_group_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    if call.is_used(1) || call.is_used(2) {
+        return Err(call.refuse("input", "mean and rstd are not among MLX's results"));
+    }
+    groups(cx, call, "group")
+}
+
+fn group_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    groups(cx, call, "num_groups")
+}
+
+fn groups<'a>(cx: &mut Cx<'a>, call: Call<'a>, name: &str) -> Res {
+    let x = cx.tensor(call.value("input")?)?;
+    let ty = call.ty("input")?;
+    let eps = call.float_or("eps", 1e-5)? as f32;
+    if ty.rank() < 2 {
+        return Err(call.refuse("input", "needs a batch and channels"));
+    }
+    let n = cx.int(&ty.shape[0].times(&Expr::Int(call.int(name)?)))?;
+    let grouped = cx.temp(|out| Instr::Reshape { x, out, shape: vec![n, (-1).into()] });
+    let normal = cx.temp(|out| Instr::LayerNorm { x: grouped, out, weight: None, bias: None, eps });
+    let shape = cx.reshape_dims(&ty.shape)?;
+    let (weight, bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);
+    let mut y = cx.temp(|out| Instr::Reshape { x: normal, out, shape });
+    if let Some(w) = weight {
+        let (a, b) = (y, per_channel(cx, w, ty.rank()));
+        y = cx.temp(|out| Instr::Multiply { a, b, out });
+    }
+    if let Some(w) = bias {
+        let (a, b) = (y, per_channel(cx, w, ty.rank()));
+        y = cx.temp(|out| Instr::Add { a, b, out });
+    }
+    cx.bind(call.out(0)?, y)
+}
+
+/// `(x - mean) * rsqrt(var + eps) * weight + bias`, a channel at a time.
+fn batch_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    if call.is_used(1) || call.is_used(2) {
+        return Err(call.refuse("input", "mean and rstd are not among MLX's results"));
+    }
+    let x = cx.tensor(call.value("input")?)?;
+    let ty = call.ty("input")?;
+    let (mean, var) = (cx.tensor(call.value("running_mean")?)?, cx.tensor(call.value("running_var")?)?);
+    let (weight, bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);
+    let eps = cx.scalar(call.float_or("eps", 1e-5)?, cx.dtype(var))?;
+    let variance = cx.temp(|out| Instr::Add { a: var, b: eps, out });
+    let mut scale = cx.temp(|out| Instr::Rsqrt { x: variance, out });
+    if let Some(b) = weight {
+        let a = scale;
+        scale = cx.temp(|out| Instr::Multiply { a, b, out });
+    }
+    let (b, scale) = (per_channel(cx, mean, ty.rank()), per_channel(cx, scale, ty.rank()));
+    let centred = cx.temp(|out| Instr::Subtract { a: x, b, out });
+    let mut y = cx.temp(|out| Instr::Multiply { a: centred, b: scale, out });
+    if let Some(w) = bias {
+        let (a, b) = (y, per_channel(cx, w, ty.rank()));
+        y = cx.temp(|out| Instr::Add { a, b, out });
+    }
+    cx.bind(call.out(0)?, y)
+}
+
+fn softmax<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let to = call.out_ty(0)?;
+    let x = cx.cast(x, to.dtype)?;
+    if to.rank() == 0 {
+        // Of one element: 1, whatever it is, but NaN stays NaN.
+        let zero = cx.temp(|out| Instr::Subtract { a: x, b: x, out });
+        return cx.define(call.out(0)?, |out| Instr::Exp { x: zero, out });
+    }
+    let axis = call.axis("dim", to.rank())? as i32;
+    // torch sums halves in single precision.
+    cx.define(call.out(0)?, |out| Instr::Softmax { x, out, axis, precise: to.dtype.size() < 4 })
+}
+
+fn log_softmax<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let to = call.out_ty(0)?;
+    let x = cx.cast(x, to.dtype)?;
+    if to.rank() == 0 {
+        return cx.define(call.out(0)?, |out| Instr::Subtract { a: x, b: x, out });
+    }
+    let axis = call.axis("dim", to.rank())? as i32;
+    let total = cx.temp(|out| Instr::LogSumExp { x, out, axes: Some(vec![axis]), keepdims: true });
+    cx.define(call.out(0)?, |out| Instr::Subtract { a: x, b: total, out })
+}
