@@ -7,7 +7,7 @@
 
 use etx_ir::graph::{NodeId, ValueId};
 use etx_ir::op::OpId;
-use etx_ir::program::Method;
+use etx_ir::program::{Method, OutputKind};
 
 use crate::backend::{Refusal, Verdict};
 
@@ -83,6 +83,19 @@ pub fn divide(method: &Method, verdicts: &[Option<Verdict>]) -> Division {
         for v in reads(id) {
             let from = graph.producer(v).and_then(|p| home[p.index()]);
             handed[v.index()] |= from.is_some() && from != home[id.index()];
+        }
+    }
+    // New states that no node computes (an input or a weight that was copied whole) are written by the first partition.
+    for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
+        if let (Some(v), OutputKind::StateMutation(i)) = (out.as_value(), kind)
+            && graph.producer(v).is_none()
+            && method.inputs.get(*i as usize).is_some_and(|input| input.value != Some(v))
+        {
+            if division.partitions.is_empty() {
+                division.partitions.push(Vec::new());
+                division.outputs.push(Vec::new());
+            }
+            division.outputs[0].push(v);
         }
     }
     for &id in &order {

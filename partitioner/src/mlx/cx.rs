@@ -73,6 +73,8 @@ pub(crate) struct Cx<'a> {
     known_values: HashMap<ValueId, Vid>,
     /// Where a size can be read off: the first tensor axis that has it.
     sizes: HashMap<Expr, (ValueId, usize)>,
+    /// The integer values that stand for a symbol: inputs, and what is taken out of a tensor.
+    symbols: HashMap<Symbol, ValueId>,
     /// Integers that the caller passes, as they are met.
     pub(crate) int_inputs: Vec<(ValueId, Vid)>,
     /// Results of instructions that depend on nothing else, by what they compute (transposed weights and the like).
@@ -114,6 +116,7 @@ impl<'a> Cx<'a> {
             known: HashMap::new(),
             known_values: HashMap::new(),
             sizes: HashMap::new(),
+            symbols: symbol_values(graph),
             int_inputs: Vec::new(),
             shared: HashMap::new(),
             positions: graph.positions(),
@@ -486,6 +489,8 @@ impl<'a> Cx<'a> {
         if let Expr::Int(n) = e {
             return Ok(IntOrVid::Int(*n));
         }
+        let (symbols, reads) = (&self.symbols, &mut self.reads);
+        e.visit_symbols(&mut |s| reads.extend(symbols.get(s)));
         if let Some(&known) = self.known.get(e) {
             return Ok(known);
         }
@@ -532,9 +537,7 @@ impl<'a> Cx<'a> {
 
     /// A symbol that no size is: from a size that is `a*s + b`, or from an integer value that is the symbol.
     fn solve(&mut self, s: &Symbol) -> Res<IntOrVid> {
-        let sym = Expr::Sym(s.clone());
-        let as_value = self.graph.inputs().iter().copied().find(|&v| *self.graph.ty(v) == Type::Int(sym.clone()));
-        if let Some(v) = as_value {
+        if let Some(&v) = self.symbols.get(s) {
             return Ok(IntOrVid::Vid(self.int_input(v)));
         }
         let mut candidates: Vec<&Expr> = self.sizes.keys().collect();
@@ -592,6 +595,19 @@ impl<'a> Cx<'a> {
         });
         (0..shape.len()).map(|i| if Some(i) == free { Ok(IntOrVid::Int(-1)) } else { self.int(&shape[i]) }).collect()
     }
+}
+
+/// Values that are symbols of their own: integers that the caller passes and those taken out of tensors. (A size that is
+/// a symbol is read off the tensor.)
+fn symbol_values(graph: &Graph) -> HashMap<Symbol, ValueId> {
+    let mut symbols = HashMap::new();
+    let taken_out = graph.nodes().filter(|(_, n)| super::ops::takes_out(n.op)).flat_map(|(_, n)| n.outputs.iter());
+    for &v in graph.inputs().iter().chain(taken_out) {
+        if let Type::Int(Expr::Sym(s)) = graph.ty(v) {
+            symbols.entry(s.clone()).or_insert(v);
+        }
+    }
+    symbols
 }
 
 /// `(a, b)` where `e` is `a*s + b` with numbers `a` and `b`.

@@ -10,6 +10,7 @@
 mod call;
 mod consts;
 mod cx;
+mod derive;
 mod dtype;
 mod ops;
 mod slots;

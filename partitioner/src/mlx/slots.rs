@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use etx_ir::DType;
 use etx_ir::graph::{Type, ValueId};
-use etx_ir::mlx::{Access, Instr, NamedSlot, Program, ShapeDim, Slot, SlotRef, TensorMeta, Tid, Vid};
+use etx_ir::mlx::{Access, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, TensorMeta, Tid, Vid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 
@@ -21,8 +21,7 @@ const UNBOUNDED: i64 = 1 << 30;
 pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result<Delegate, Refusal> {
     let (outputs, out_slots) = place_outputs(&mut cx, outputs)?;
     cx.write_back()?;
-    let keep: BTreeSet<u32> = out_slots.iter().map(|t| t.0).collect();
-    remove_dead(&mut cx, &keep);
+    remove_dead(&mut cx, &out_slots);
 
     let mut used = vec![false; cx.slots.len()];
     for instr in cx.chains.iter().flatten().chain(&cx.init) {
@@ -86,12 +85,19 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     let num_inputs = input_map.iter().filter(|s| matches!(s, Slot::Tensor(_))).count() as u32;
 
     let mut output_map = Vec::new();
-    for (&v, t) in outputs.iter().zip(&out_slots) {
-        meta.push(value_meta(&cx, v)?);
-        let slot = Slot::Tensor(place(t.0, &mut renumber));
+    for (&v, slot) in outputs.iter().zip(&out_slots) {
+        let slot = match *slot {
+            SlotRef::Tensor(t) => {
+                meta.push(value_meta(&cx, v)?);
+                Slot::Tensor(place(t.0, &mut renumber))
+            }
+            SlotRef::Value(vid) => Slot::Int(vid),
+        };
         output_map.push(slot);
         named_slots.push(NamedSlot { name: format!("{prefix}/{}", cx.graph.value(v).name), slot });
     }
+
+    let num_outputs = output_map.iter().filter(|s| matches!(s, Slot::Tensor(_))).count() as u32;
 
     let mut mutable_buffer_map = Vec::new();
     let buffers: Vec<(u32, ValueId)> = (0u32..)
@@ -115,7 +121,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     });
     // Values that no instruction computes any more leave no gaps.
     let mut vids: HashMap<u32, u32> = HashMap::new();
-    for slot in &input_map {
+    for slot in input_map.iter().chain(&output_map) {
         if let Slot::Int(v) = slot {
             let n = vids.len() as u32;
             vids.entry(v.0).or_insert(n);
@@ -133,7 +139,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     for instr in chains.iter_mut().flatten() {
         instr.map_slots(|t| Tid(renumber.get(&t.0).copied().unwrap_or(t.0)), vid);
     }
-    for slot in input_map.iter_mut().chain(named_slots.iter_mut().map(|n| &mut n.slot)) {
+    for slot in input_map.iter_mut().chain(&mut output_map).chain(named_slots.iter_mut().map(|n| &mut n.slot)) {
         if let Slot::Int(v) = slot {
             *v = vid(*v);
         }
@@ -141,7 +147,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     let program = Program {
         num_constants: constants.len() as u32,
         num_inputs,
-        num_outputs: output_map.len() as u32,
+        num_outputs,
         num_mutable_buffers: buffers.len() as u32,
         num_temps,
         num_values: vids.len() as u32,
@@ -160,28 +166,50 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
 
 /// Gives every value that leaves the partition a slot of its own: the one it was computed into, or a copy where that
 /// slot is an input, a constant, a buffer, or another output's already.
-fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, Vec<Tid>), Refusal> {
+fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, Vec<SlotRef>), Refusal> {
     let mut values = Vec::new();
-    let mut slots: Vec<Tid> = Vec::new();
+    let mut slots: Vec<SlotRef> = Vec::new();
     let state: BTreeSet<ValueId> = cx.state_results();
     for &v in outputs {
         if state.contains(&v) && !cx.is_returned(v) {
             continue;
         }
-        let t = cx.tensor(v)?;
-        let own = cx.slots[t.0 as usize].origin == Origin::Temp && !slots.contains(&t);
-        let t = if own { t } else { cx.temp(|out| Instr::IdCopy { x: t, out }) };
+        let slot = match cx.graph.ty(v) {
+            Type::Int(e) => {
+                let a = cx.int(e)?;
+                let own = match a {
+                    IntOrVid::Vid(vid) if !slots.contains(&vid.into()) => vid,
+                    _ => {
+                        let out = cx.fresh_value();
+                        cx.push(Instr::AddInt { a, b: 0.into(), out });
+                        out
+                    }
+                };
+                own.into()
+            }
+            _ => {
+                let t = cx.tensor(v)?;
+                let own = cx.slots[t.0 as usize].origin == Origin::Temp && !slots.contains(&t.into());
+                SlotRef::Tensor(if own { t } else { cx.temp(|out| Instr::IdCopy { x: t, out }) })
+            }
+        };
         values.push(v);
-        slots.push(t);
+        slots.push(slot);
     }
     Ok((values, slots))
 }
 
 /// Removes instructions of the main chain whose results nothing reads.
-fn remove_dead(cx: &mut Cx<'_>, keep: &BTreeSet<u32>) {
-    let mut live_tensors: BTreeSet<u32> = keep.clone();
+fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
+    let mut live_tensors: BTreeSet<u32> = BTreeSet::new();
     let mut live_values: BTreeSet<u32> = BTreeSet::new();
-    let mut note = |instr: &Instr, tensors: &mut BTreeSet<u32>, values: &mut BTreeSet<u32>| {
+    for slot in keep {
+        match slot {
+            SlotRef::Tensor(t) => live_tensors.insert(t.0),
+            SlotRef::Value(v) => live_values.insert(v.0),
+        };
+    }
+    let note = |instr: &Instr, tensors: &mut BTreeSet<u32>, values: &mut BTreeSet<u32>| {
         instr.visit_slots(|s, access| match (s, access) {
             (SlotRef::Tensor(t), Access::Read) => {
                 tensors.insert(t.0);

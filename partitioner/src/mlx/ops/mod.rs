@@ -1,11 +1,13 @@
 //! Lowerings, one file a family, all of them found through one table.
 
 mod attention;
+mod conv;
 mod create;
 mod elementwise;
 mod index;
 mod linalg;
 mod norm;
+mod pool;
 mod reduce;
 mod shape;
 mod symbolic;
@@ -65,6 +67,8 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         create::OPERATORS,
         linalg::OPERATORS,
         norm::OPERATORS,
+        conv::OPERATORS,
+        pool::OPERATORS,
         attention::OPERATORS,
         symbolic::OPERATORS,
     ]
@@ -88,6 +92,11 @@ pub(crate) fn updated_operand(call: &Call<'_>, v: ValueId) -> Option<ValueId> {
     let name = BY_OP.get(&call.node.op)?.updates?;
     // The new state is the last result.
     (call.node.outputs.last() == Some(&v)).then(|| call.arg(name).as_value()).flatten()
+}
+
+/// Whether the operator takes a number out of a tensor.
+pub(crate) fn takes_out(op: OpId) -> bool {
+    matches!(op.target(), "aten.item.default" | "aten._local_scalar_dense.default")
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! What became of every node, for people and for machines.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use etx_ir::graph::{Graph, NodeId};
+use serde::Serialize;
+
+use crate::backend::{Delegate, Payload};
+use crate::cluster::Division;
+
+/// What became of a method.
+#[derive(Clone, Debug, Serialize)]
+pub struct MethodReport {
+    /// Its name.
+    pub method: String,
+    /// Number of partitions.
+    pub partitions: usize,
+    /// Nodes that the backend runs.
+    pub delegated: usize,
+    /// Nodes that disappeared into others.
+    pub absorbed: usize,
+    /// Nodes that the backend does not run, in order.
+    pub refused: Vec<RefusedNode>,
+    /// How many instructions of each kind the delegates have, by name.
+    pub instructions: BTreeMap<String, u64>,
+}
+
+/// A node that the backend does not run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedNode {
+    /// Name of the node.
+    pub node: String,
+    /// Operator.
+    pub op: String,
+    /// Why.
+    pub reason: String,
+    /// What would help; empty where nothing is known.
+    pub remedy: String,
+    /// Line of the model's source, as `file:line`; empty if unknown.
+    pub source: String,
+    /// Dotted path of the module it is in; empty if unknown.
+    pub module: String,
+}
+
+impl MethodReport {
+    /// The report on a method that was divided like this, and made into these delegates.
+    pub fn new(method: &str, graph: &Graph, division: &Division, delegates: &[Delegate]) -> Self {
+        let mut instructions = BTreeMap::new();
+        for delegate in delegates {
+            if let Payload::Mlx(program) = &delegate.payload {
+                for instr in program.chains.iter().flatten() {
+                    *instructions.entry(instr.spec().wire_name.to_owned()).or_insert(0) += 1;
+                }
+            }
+        }
+        Self {
+            method: method.to_owned(),
+            partitions: division.partitions.len(),
+            delegated: division.partitions.iter().map(Vec::len).sum(),
+            absorbed: division.absorbed.len(),
+            refused: division.refused.iter().map(|(id, why)| RefusedNode::new(graph, *id, why)).collect(),
+            instructions,
+        }
+    }
+}
+
+impl RefusedNode {
+    fn new(graph: &Graph, id: NodeId, why: &crate::backend::Refusal) -> Self {
+        let node = graph.node(id);
+        Self {
+            node: node.name.to_string(),
+            op: node.op.target().to_owned(),
+            reason: why.reason.clone(),
+            remedy: why.remedy.clone(),
+            source: node.source.as_ref().map_or_else(String::new, ToString::to_string),
+            module: node.source.as_ref().map_or_else(String::new, |s| s.module.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for RefusedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.node, self.op)?;
+        if !self.source.is_empty() {
+            write!(f, ", {}", self.source)?;
+        }
+        if !self.module.is_empty() {
+            write!(f, " in {}", self.module)?;
+        }
+        write!(f, "): {}", self.reason)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, " — {}", self.remedy) }
+    }
+}
