@@ -5,8 +5,11 @@
 
 pub(crate) mod binary;
 pub(crate) mod dtype;
+mod engine;
 pub(crate) mod index;
 pub(crate) mod lanes;
 pub(crate) mod reduce;
 pub(crate) mod shape;
 pub(crate) mod unary;
+
+pub use engine::Cpu;

@@ -247,7 +247,7 @@ pub(crate) fn slice(x: &Tensor, axis: i64, start: i64, stop: i64, step: i32) -> 
 
 /// Overwrites a slice of one axis of `dst` with `update`, cast and broadcast. In place if `dst` is the only holder of
 /// its elements.
-pub(crate) fn slice_update(mut dst: Tensor, update: &Tensor, axis: i64, start: i64, stop: i64, step: i32) -> Result<Tensor> {
+pub(crate) fn slice_update(dst: &mut Tensor, update: &Tensor, axis: i64, (start, stop): (i64, i64), step: i32) -> Result<()> {
     if step < 1 {
         return Err(Error::range(format!("a slice update with step {step}")));
     }
@@ -258,12 +258,12 @@ pub(crate) fn slice_update(mut dst: Tensor, update: &Tensor, axis: i64, start: i
         let update = cast(update, dst.dtype())?.broadcast_to(&region.shape)?;
         dst.assign(&region, &update)?;
     }
-    Ok(dst)
+    Ok(())
 }
 
 /// Overwrites the slices at `index` (one axis, `i64`) of `axis` of `dst` with those of `update`; later ones win. In
 /// place if `dst` is the only holder of its elements.
-pub(crate) fn index_copy(mut dst: Tensor, update: &Tensor, index: &Tensor, axis: i32) -> Result<Tensor> {
+pub(crate) fn index_copy(dst: &mut Tensor, update: &Tensor, index: &Tensor, axis: i32) -> Result<()> {
     if index.rank() != 1 || index.dtype() != DType::Int64 {
         return Err(Error::dtype(format!("IndexCopy takes i64 indices of rank 1, found {}{:?}", index.dtype(), index.shape())));
     }
@@ -280,7 +280,7 @@ pub(crate) fn index_copy(mut dst: Tensor, update: &Tensor, index: &Tensor, axis:
             done += run.len();
         }
     }
-    Ok(dst)
+    Ok(())
 }
 
 /// A view with the given element strides and offset over the row-major elements of `x`.

@@ -116,18 +116,19 @@ fn slices_follow_numpy() {
 
 #[test]
 fn updates_of_an_unshared_tensor_happen_in_place() {
-    let x = iota(&[4]).to_owned_copy().unwrap();
+    let mut x = iota(&[4]).to_owned_copy().unwrap();
     let address = x.storage_elements::<i32>().as_ptr();
-    let x = slice_update(x, &Tensor::from_slice(&[2], &[8.9f32, 9.1]).unwrap(), 0, -3, 4, 2).unwrap();
+    slice_update(&mut x, &Tensor::from_slice(&[2], &[8.9f32, 9.1]).unwrap(), 0, (-3, 4), 2).unwrap();
     assert_eq!((ints(&x), x.storage_elements::<i32>().as_ptr()), (vec![0, 8, 2, 9], address));
-    let x = slice_update(x, &Tensor::scalar(1i32).unwrap(), 0, 2, 2, 1).unwrap();
+    slice_update(&mut x, &Tensor::scalar(1i32).unwrap(), 0, (2, 2), 1).unwrap();
     assert_eq!(ints(&x), [0, 8, 2, 9]);
     let at = Tensor::from_slice(&[3], &[1i64, 2, -2]).unwrap();
-    let x = index_copy(x, &Tensor::from_slice(&[3], &[5i32, 6, 7]).unwrap(), &at, 0).unwrap();
+    index_copy(&mut x, &Tensor::from_slice(&[3], &[5i32, 6, 7]).unwrap(), &at, 0).unwrap();
     assert_eq!((ints(&x), x.storage_elements::<i32>().as_ptr()), (vec![0, 5, 7, 9], address));
-    assert!(index_copy(x.clone(), &iota(&[1]), &Tensor::from_slice(&[1], &[4i64]).unwrap(), 0).is_err());
-    assert!(index_copy(x.clone(), &iota(&[1]), &iota(&[1]), 0).is_err());
-    assert!(slice_update(x, &iota(&[3]), 0, 0, 2, 1).is_err());
+    assert!(index_copy(&mut x, &iota(&[1]), &Tensor::from_slice(&[1], &[4i64]).unwrap(), 0).is_err());
+    assert!(index_copy(&mut x, &iota(&[1]), &iota(&[1]), 0).is_err());
+    assert!(slice_update(&mut x, &iota(&[3]), 0, (0, 2), 1).is_err());
+    assert_eq!(ints(&x), [0, 5, 7, 9]);
 }
 
 #[test]

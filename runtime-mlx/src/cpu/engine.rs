@@ -1,0 +1,222 @@
+//! The kernels, as the interpreter calls them.
+
+use etx_ir::DType;
+
+use super::{binary, dtype, index, reduce, shape, unary};
+use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
+use crate::error::{Error, Result};
+use crate::tensor::{Tensor, normalise_axis};
+
+/// The engine in pure Rust.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu;
+
+fn missing<T>(what: &str) -> Result<T> {
+    Err(Error::unsupported(format!("the cpu engine does not have {what} yet")))
+}
+
+fn wide(axes: &[i32]) -> Vec<i64> {
+    axes.iter().map(|&a| i64::from(a)).collect()
+}
+
+impl Engine for Cpu {
+    type Array = Tensor;
+
+    fn upload(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(tensor.clone())
+    }
+    fn download(&self, array: &Tensor) -> Result<Tensor> {
+        Ok(array.clone())
+    }
+    fn shape(&self, x: &Tensor) -> Vec<usize> {
+        x.shape().to_vec()
+    }
+    fn dtype(&self, x: &Tensor) -> DType {
+        x.dtype()
+    }
+    fn item_int(&self, x: &Tensor) -> Result<i64> {
+        // Before the cast: a large operand must not be converted only to be refused.
+        if x.numel() != 1 {
+            return Err(Error::shape(format!("one element expected, found shape {:?}", x.shape())));
+        }
+        dtype::cast(x, DType::Int64)?.item()
+    }
+
+    fn unary(&self, op: Unary, x: &Tensor) -> Result<Tensor> {
+        unary::unary(op, x)
+    }
+    fn binary(&self, op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        binary::binary(op, a, b)
+    }
+    fn reduce(&self, op: Reduce, x: &Tensor, axes: &[i32], keepdims: bool) -> Result<Tensor> {
+        reduce::reduce(op, x, axes, keepdims)
+    }
+    fn variance(&self, x: &Tensor, axes: &[i32], keepdims: bool, ddof: i32, root: bool) -> Result<Tensor> {
+        reduce::variance(x, axes, keepdims, ddof, root)
+    }
+    fn arg_extreme(&self, x: &Tensor, axis: i32, keepdims: bool, largest: bool) -> Result<Tensor> {
+        reduce::arg_extreme(x, axis, keepdims, largest)
+    }
+    fn cumsum(&self, x: &Tensor, axis: i32, reverse: bool, inclusive: bool) -> Result<Tensor> {
+        reduce::cumsum(x, axis, reverse, inclusive)
+    }
+    fn softmax(&self, _x: &Tensor, _axis: i32, _precise: bool) -> Result<Tensor> {
+        missing("Softmax")
+    }
+    fn round(&self, x: &Tensor, decimals: i32) -> Result<Tensor> {
+        unary::round(x, decimals)
+    }
+    fn gelu(&self, x: &Tensor, approximate: &str) -> Result<Tensor> {
+        unary::gelu(x, approximate)
+    }
+    fn select(&self, condition: &Tensor, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        binary::select(condition, x, y)
+    }
+    fn clip(&self, x: &Tensor, low: Option<&Tensor>, high: Option<&Tensor>) -> Result<Tensor> {
+        binary::clip(x, low, high)
+    }
+    fn cast(&self, x: &Tensor, to: DType) -> Result<Tensor> {
+        dtype::cast(x, to)
+    }
+
+    fn contiguous(&self, x: &Tensor) -> Result<Tensor> {
+        x.contiguous()
+    }
+    fn reshape(&self, x: &Tensor, to: &[i64]) -> Result<Tensor> {
+        shape::reshape(x, to)
+    }
+    fn transpose(&self, x: &Tensor, perm: &[i32]) -> Result<Tensor> {
+        x.transpose(&wide(perm))
+    }
+    fn expand_dims(&self, x: &Tensor, axis: i32) -> Result<Tensor> {
+        x.expand_dims(i64::from(axis))
+    }
+    fn squeeze(&self, x: &Tensor, dims: &[i32]) -> Result<Tensor> {
+        shape::squeeze(x, dims)
+    }
+    fn broadcast_to(&self, x: &Tensor, to: &[i64]) -> Result<Tensor> {
+        shape::broadcast_to(x, to)
+    }
+    fn as_strided(&self, x: &Tensor, to: &[i64], strides: &[i64], offset: u64) -> Result<Tensor> {
+        shape::as_strided(x, to, strides, offset)
+    }
+    fn tile(&self, x: &Tensor, reps: &[i64]) -> Result<Tensor> {
+        shape::tile(x, reps)
+    }
+    fn repeat(&self, x: &Tensor, repeats: i64, axis: i32) -> Result<Tensor> {
+        shape::repeat(x, repeats, axis)
+    }
+    fn concatenate(&self, parts: &[Tensor], axis: i32) -> Result<Tensor> {
+        shape::concatenate(parts, axis)
+    }
+    fn stack(&self, parts: &[Tensor], axis: i32) -> Result<Tensor> {
+        shape::stack(parts, axis)
+    }
+    fn split(&self, x: &Tensor, sizes: &[i64], axis: i32, pieces: usize) -> Result<Vec<Tensor>> {
+        shape::split(x, sizes, axis, pieces)
+    }
+    fn pad(&self, x: &Tensor, widths: &[i64], mode: &str, value: f32) -> Result<Tensor> {
+        shape::pad(x, widths, mode, value)
+    }
+    fn roll(&self, x: &Tensor, shifts: &[i64], axes: &[i32]) -> Result<Tensor> {
+        shape::roll(x, shifts, axes)
+    }
+    fn flip(&self, x: &Tensor, axes: &[i32]) -> Result<Tensor> {
+        shape::flip(x, axes)
+    }
+    fn slice(&self, x: &Tensor, axis: i64, start: i64, stop: i64, step: i32) -> Result<Tensor> {
+        shape::slice(x, axis, start, stop, step)
+    }
+    fn slice_update(&self, dst: &mut Tensor, update: &Tensor, axis: i64, bounds: (i64, i64), step: i32) -> Result<()> {
+        shape::slice_update(dst, update, axis, bounds, step)
+    }
+    fn index_copy(&self, dst: &mut Tensor, update: &Tensor, indices: &Tensor, axis: i32) -> Result<()> {
+        shape::index_copy(dst, update, indices, axis)
+    }
+
+    fn take_at(&self, x: &Tensor, at: i64, axis: i32) -> Result<Tensor> {
+        let axis = normalise_axis(i64::from(axis), x.rank())?;
+        x.select(axis, index::index(at, x.shape()[axis])?)
+    }
+    fn take(&self, x: &Tensor, indices: &Tensor, axis: i32) -> Result<Tensor> {
+        index::take(x, indices, axis)
+    }
+    fn take_along_axis(&self, x: &Tensor, indices: &Tensor, axis: i32) -> Result<Tensor> {
+        index::take_along_axis(x, indices, axis)
+    }
+    fn gather(&self, x: &Tensor, indices: &[Tensor], axes: &[i32], slice_sizes: &[i32]) -> Result<Tensor> {
+        index::gather(x, indices, axes, slice_sizes)
+    }
+    fn scatter_add(&self, x: &Tensor, indices: &Tensor, updates: &Tensor, axis: i32) -> Result<Tensor> {
+        index::scatter_add(x, indices, updates, axis)
+    }
+
+    fn full(&self, to: &[i64], value: f32, of: DType) -> Result<Tensor> {
+        shape::full(&shape::sizes(to)?, value, of)
+    }
+    fn arange(&self, start: i64, stop: i64, step: i64, of: DType) -> Result<Tensor> {
+        shape::arange(start, stop, step, of)
+    }
+    fn triangle(&self, x: &Tensor, k: i32, upper: bool) -> Result<Tensor> {
+        shape::triangle(x, k, upper)
+    }
+    fn random_bits(&self, _shape: &[i64], _seed: Option<i64>, _width: i32) -> Result<Tensor> {
+        missing("RandomBits")
+    }
+
+    fn sort(&self, _x: &Tensor, _axis: i32) -> Result<Tensor> {
+        missing("Sort")
+    }
+    fn argsort(&self, _x: &Tensor, _axis: i32) -> Result<Tensor> {
+        missing("Argsort")
+    }
+    fn partition(&self, _x: &Tensor, _kth: i64, _axis: i32) -> Result<Tensor> {
+        missing("Partition")
+    }
+    fn arg_partition(&self, _x: &Tensor, _kth: i64, _axis: i32) -> Result<Tensor> {
+        missing("ArgPartition")
+    }
+
+    fn addmm(&self, _a: &Tensor, _b: &Tensor, _bias: Option<&Tensor>, _alpha: f32, _beta: f32) -> Result<Tensor> {
+        missing("Addmm")
+    }
+    fn gather_mm(&self, _a: &Tensor, _b: &Tensor, _lhs: Option<&Tensor>, _rhs: Option<&Tensor>) -> Result<Tensor> {
+        missing("GatherMm")
+    }
+    fn quantized_matmul(&self, _x: &Tensor, _w: Quantized<'_, Tensor>, _transpose: bool) -> Result<Tensor> {
+        missing("QuantizedMatmul")
+    }
+    fn gather_qmm(
+        &self,
+        _x: &Tensor,
+        _w: Quantized<'_, Tensor>,
+        _lhs: Option<&Tensor>,
+        _rhs: Option<&Tensor>,
+        _transpose: bool,
+    ) -> Result<Tensor> {
+        missing("GatherQmm")
+    }
+    fn dequantize(&self, _w: Quantized<'_, Tensor>, _global_scale: Option<&Tensor>, _dtype: Option<DType>) -> Result<Tensor> {
+        missing("Dequantize")
+    }
+
+    fn conv(&self, _x: &Tensor, _w: &Tensor, _geometry: &Conv) -> Result<Tensor> {
+        missing("convolutions")
+    }
+    fn conv_transpose(&self, _x: &Tensor, _w: &Tensor, _geometry: &Conv, _output_padding: &[i64]) -> Result<Tensor> {
+        missing("transposed convolutions")
+    }
+
+    fn rms_norm(&self, _x: &Tensor, _weight: Option<&Tensor>, _eps: f32) -> Result<Tensor> {
+        missing("RMSNorm")
+    }
+    fn layer_norm(&self, _x: &Tensor, _weight: Option<&Tensor>, _bias: Option<&Tensor>, _eps: f32) -> Result<Tensor> {
+        missing("LayerNorm")
+    }
+    fn rope(&self, _x: &Tensor, _how: Rope<'_, Tensor>) -> Result<Tensor> {
+        missing("Rope")
+    }
+    fn sdpa(&self, _q: &Tensor, _k: &Tensor, _v: &Tensor, _scale: f32, _mask: Option<&Tensor>, _causal: bool) -> Result<Tensor> {
+        missing("Sdpa")
+    }
+}
