@@ -85,6 +85,16 @@ pub(crate) struct Cx<'a> {
     reads: Vec<ValueId>,
     /// Values that leave the partition.
     outputs: Vec<ValueId>,
+    zero_points: Vec<ZeroPoints>,
+}
+
+/// Biases that may turn out to be a multiple of their scales.
+struct ZeroPoints {
+    biases: Tid,
+    scales: Tid,
+    zeros: Option<TensorData>,
+    neutral: f32,
+    multiple: f32,
 }
 
 /// How far a failed lowering had come: what to go back to.
@@ -123,6 +133,7 @@ impl<'a> Cx<'a> {
             now: 0,
             reads: Vec::new(),
             outputs: outputs.to_vec(),
+            zero_points: Vec::new(),
         };
         for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
             if let (Arg::Value(new), OutputKind::StateMutation(i)) = (out, kind)
@@ -235,6 +246,49 @@ impl<'a> Cx<'a> {
         let bytes = super::consts::element(value, dtype).ok_or_else(|| Refusal::new(format!("{value} is no {dtype}")))?;
         let data = TensorData::inline(dtype, vec![], bytes).map_err(|e| Refusal::new(e.to_string()))?;
         self.constant(&format!("_scalar_{value:?}_{dtype}"), data)
+    }
+
+    /// Biases of an affine quantisation. `neutral` is the zero point that makes them a multiple of the scales; if all of
+    /// them are that (seen when the program is made), the init chain computes the biases and the file holds none.
+    pub(crate) fn biases(
+        &mut self,
+        name: &str,
+        scales: Tid,
+        scale_data: &TensorData,
+        zeros: Option<&TensorData>,
+        offset: f32,
+        neutral: f32,
+    ) -> Res<Tid> {
+        let data = super::derive::biases(scale_data, zeros, offset).map_err(|e| Refusal::new(e.to_string()))?;
+        let known = self.slots.len();
+        let t = self.constant(name, data)?;
+        if t.0 as usize == known {
+            self.zero_points.push(ZeroPoints { biases: t, scales, zeros: zeros.cloned(), neutral, multiple: -(offset + neutral) });
+        }
+        Ok(t)
+    }
+
+    /// Replaces biases that are multiples of their scales by an instruction of the init chain. Reads zero points.
+    pub(crate) fn settle_biases(&mut self) -> Result<(), etx_ir::error::Error> {
+        for z in std::mem::take(&mut self.zero_points) {
+            let neutral = match &z.zeros {
+                None => true,
+                Some(data) => super::derive::is_all(data, z.neutral)?,
+            };
+            if !neutral {
+                continue;
+            }
+            let dtype = self.dtype(z.scales);
+            let slot = &mut self.slots[z.biases.0 as usize];
+            if let (Origin::Constant { data, .. }, Some(zero)) = (&mut slot.origin, super::consts::element(0.0, dtype)) {
+                *data = ConstantData(TensorData::inline(dtype, vec![], zero)?);
+            }
+            let b = self
+                .scalar(f64::from(z.multiple), dtype)
+                .map_err(|e| etx_ir::error::Error::new(etx_ir::error::ErrorKind::Weight, e.to_string()))?;
+            self.init.push(Instr::Multiply { a: z.scales, b, out: z.biases });
+        }
+        Ok(())
     }
 
     /// A 1-d constant of 64-bit or 32-bit integers.

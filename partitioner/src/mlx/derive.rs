@@ -1,7 +1,11 @@
 //! Weights that are made out of other weights, described.
 
+use std::sync::Arc;
+
+use etx_ir::DType;
 use etx_ir::error::{Error, ErrorKind};
-use etx_ir::weights::TensorData;
+use etx_ir::weights::{Derive, TensorData};
+use half::{bf16, f16};
 
 /// The weight with its axes in this order.
 ///
@@ -17,5 +21,279 @@ pub(crate) fn permuted_data(data: &TensorData, perm: &[usize]) -> Result<TensorD
     match (pick(shape), pick(&strides)) {
         (Some(sizes), Some(steps)) if perm.len() == shape.len() => data.strided(data.dtype(), sizes, steps, 0),
         _ => Err(Error::new(ErrorKind::Weight, format!("{perm:?} does not order the axes of {shape:?}"))),
+    }
+}
+
+/// How many rows are worked on at a time: bounds memory whatever the weight's size.
+const ROWS_AT_ONCE: usize = 64;
+
+/// Bytes of `data`, in place if they exist, else made into `held`.
+fn piece<'a>(data: &'a TensorData, offset: u64, len: usize, held: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
+    if let Some(bytes) = data.bytes() {
+        return bytes.get(offset as usize..offset as usize + len).ok_or_else(|| Error::new(ErrorKind::Weight, "the weight is shorter than it was"));
+    }
+    held.resize(len, 0);
+    data.produce(offset, held)?;
+    Ok(held)
+}
+
+/// Signed 8-bit codes, one a byte, as a little-endian stream of unsigned ones of `bits` bits, a row at a time
+/// (`mlx-patterns.md` §2.2).
+struct Pack {
+    codes: [TensorData; 1],
+    columns: usize,
+    bits: usize,
+}
+
+impl Derive for Pack {
+    fn recipe(&self) -> String {
+        format!("pack {} bits, rows of {}", self.bits, self.columns)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &self.codes
+    }
+
+    fn granule(&self) -> u64 {
+        (self.columns * self.bits / 8) as u64
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let row_bytes = self.columns * self.bits / 8;
+        if row_bytes == 0 {
+            return Ok(());
+        }
+        let zero = 1i16 << (self.bits - 1);
+        let mask = (1u64 << self.bits) - 1;
+        let mut held = Vec::new();
+        let mut row = offset / row_bytes as u64;
+        for rows in out.chunks_mut(row_bytes * ROWS_AT_ONCE) {
+            let n = rows.len() / row_bytes;
+            let codes = piece(&self.codes[0], row * self.columns as u64, n * self.columns, &mut held)?;
+            // Eight codes fill `bits` whole bytes; rows are whole words, so they divide evenly.
+            for (eight, bytes) in codes.chunks_exact(8).zip(rows.chunks_exact_mut(self.bits)) {
+                let mut word = 0u64;
+                for (i, &q) in eight.iter().enumerate() {
+                    word |= ((i16::from(q as i8) + zero) as u64 & mask) << (i * self.bits);
+                }
+                bytes.copy_from_slice(&word.to_le_bytes()[..self.bits]);
+            }
+            row += n as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Packs signed codes `[rows…, columns]` into `[rows…, columns * bits / 32]` words.
+///
+/// # Errors
+/// When a row does not fill whole words.
+pub(crate) fn packed(codes: &TensorData, bits: usize) -> Result<TensorData, Error> {
+    let columns = codes.shape().last().copied().unwrap_or(0);
+    if columns * bits as u64 % 32 != 0 {
+        return Err(Error::new(ErrorKind::Weight, format!("{columns} codes of {bits} bits do not fill 32-bit words")));
+    }
+    let mut shape = codes.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = columns * bits as u64 / 32;
+    }
+    let recipe = Pack { codes: [codes.clone()], columns: columns as usize, bits };
+    TensorData::derived(DType::UInt32, shape, Arc::new(recipe))
+}
+
+/// `-scale * (zero + offset)` in the type of the scales, rounding after each step as the reference does.
+struct Bias {
+    /// Scales, then zero points (absent: all zero).
+    parts: Vec<TensorData>,
+    offset: f32,
+}
+
+impl Derive for Bias {
+    fn recipe(&self) -> String {
+        format!("bias, zero points from {}", self.offset)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &self.parts
+    }
+
+    fn granule(&self) -> u64 {
+        self.parts.first().map_or(1, |s| s.dtype().size() as u64)
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let [scales, zeros @ ..] = self.parts.as_slice() else { return Ok(()) };
+        let size = scales.dtype().size();
+        let (mut held, mut held_zeros) = (Vec::new(), Vec::new());
+        let s = piece(scales, offset, out.len(), &mut held)?;
+        let z = match zeros.first() {
+            None => None,
+            Some(z) => {
+                let n = out.len() / size;
+                let at = offset / size as u64 * z.dtype().size() as u64;
+                Some((z.dtype(), piece(z, at, n * z.dtype().size(), &mut held_zeros)?))
+            }
+        };
+        let round = |x: f32| element_as(scales.dtype(), x);
+        for (i, (s, o)) in s.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
+            let zero = match z {
+                None => 0.0,
+                Some((t, bytes)) => round(number(t, bytes.get(i * t.size()..(i + 1) * t.size()).unwrap_or(&[]))?),
+            };
+            let shifted = round(zero + self.offset);
+            write(scales.dtype(), round(-(number(scales.dtype(), s)? * shifted)), o);
+        }
+        Ok(())
+    }
+}
+
+/// Biases of an affine quantisation for codes whose zero stands at `offset`.
+///
+/// # Errors
+/// When scales and zero points differ in shape, or are of types that are not numbers.
+pub(crate) fn biases(scales: &TensorData, zeros: Option<&TensorData>, offset: f32) -> Result<TensorData, Error> {
+    if !matches!(scales.dtype(), DType::Float32 | DType::Float16 | DType::BFloat16) {
+        return Err(Error::new(ErrorKind::Weight, format!("scales of type {}", scales.dtype())));
+    }
+    if let Some(z) = zeros {
+        if z.shape() != scales.shape() {
+            return Err(Error::new(ErrorKind::Weight, format!("zero points {:?} for scales {:?}", z.shape(), scales.shape())));
+        }
+        number(z.dtype(), &[0; 8])?;
+    }
+    let parts = std::iter::once(scales).chain(zeros).cloned().collect();
+    TensorData::derived(scales.dtype(), scales.shape().to_vec(), Arc::new(Bias { parts, offset }))
+}
+
+/// Every element of the last axis `times` times.
+struct RepeatLast {
+    source: [TensorData; 1],
+    times: usize,
+}
+
+impl Derive for RepeatLast {
+    fn recipe(&self) -> String {
+        format!("repeat {}", self.times)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &self.source
+    }
+
+    fn granule(&self) -> u64 {
+        (self.source[0].dtype().size() * self.times) as u64
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let size = self.source[0].dtype().size();
+        let mut held = Vec::new();
+        let from = piece(&self.source[0], offset / self.times as u64, out.len() / self.times, &mut held)?;
+        for (x, copies) in from.chunks_exact(size).zip(out.chunks_exact_mut(size * self.times)) {
+            copies.chunks_exact_mut(size).for_each(|c| c.copy_from_slice(x));
+        }
+        Ok(())
+    }
+}
+
+/// The weight with every element of its last axis repeated.
+///
+/// # Errors
+/// When the result is too large to describe.
+pub(crate) fn repeated(data: &TensorData, times: usize) -> Result<TensorData, Error> {
+    if times == 1 {
+        return Ok(data.clone());
+    }
+    let mut shape = data.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = last.saturating_mul(times as u64);
+    }
+    TensorData::derived(data.dtype(), shape, Arc::new(RepeatLast { source: [data.clone()], times }))
+}
+
+/// Whether every element is `value`. Reads the weight.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn is_all(data: &TensorData, value: f32) -> Result<bool, Error> {
+    let size = data.dtype().size();
+    let step = (1 << 20) / size * size;
+    let mut held = Vec::new();
+    let mut at = 0;
+    while at < data.byte_len() {
+        let n = step.min((data.byte_len() - at) as usize);
+        for x in piece(data, at, n, &mut held)?.chunks_exact(size) {
+            if number(data.dtype(), x)? != value {
+                return Ok(false);
+            }
+        }
+        at += n as u64;
+    }
+    Ok(true)
+}
+
+fn element_as(t: DType, x: f32) -> f32 {
+    match t {
+        DType::Float16 => f16::from_f32(x).to_f32(),
+        DType::BFloat16 => bf16::from_f32(x).to_f32(),
+        _ => x,
+    }
+}
+
+fn number(t: DType, b: &[u8]) -> Result<f32, Error> {
+    Ok(match (t, b) {
+        (DType::Int8, &[a, ..]) => f32::from(a as i8),
+        (DType::UInt8, &[a, ..]) => f32::from(a),
+        (DType::Int32, &[a, b, c, d, ..]) => i32::from_le_bytes([a, b, c, d]) as f32,
+        (DType::Float32, &[a, b, c, d, ..]) => f32::from_le_bytes([a, b, c, d]),
+        (DType::Float16, &[a, b, ..]) => f16::from_le_bytes([a, b]).to_f32(),
+        (DType::BFloat16, &[a, b, ..]) => bf16::from_le_bytes([a, b]).to_f32(),
+        _ => return Err(Error::new(ErrorKind::Weight, format!("zero points or scales of type {t}"))),
+    })
+}
+
+fn write(t: DType, x: f32, out: &mut [u8]) {
+    match t {
+        DType::Float16 => out.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+        DType::BFloat16 => out.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+        _ => out.copy_from_slice(&x.to_le_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_packed_from_the_lowest_bit_on() {
+        let codes: Vec<u8> = (0..32).map(|i| (i % 8 - 4) as i8 as u8).collect();
+        let data = TensorData::inline(DType::Int8, vec![1, 32], codes.clone()).unwrap();
+        for bits in [2usize, 4, 5, 6, 8] {
+            let data = if bits == 2 { TensorData::inline(DType::Int8, vec![1, 32], codes.iter().map(|&q| ((q as i8) / 2) as u8).collect::<Vec<_>>()).unwrap() } else { data.clone() };
+            let words = packed(&data, bits).unwrap().to_vec().unwrap();
+            let source = data.bytes().unwrap();
+            for (i, &q) in source.iter().enumerate() {
+                let code = (0..bits).map(|b| usize::from(words[(i * bits + b) / 8] >> ((i * bits + b) % 8) & 1) << b).sum::<usize>();
+                assert_eq!(code as i16, i16::from(q as i8) + (1 << (bits - 1)), "{bits} bits, code {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_a_packed_weight_are_its_rows() {
+        let data = TensorData::inline(DType::Int8, vec![3, 8], (0..24u8).map(|i| i % 7).collect::<Vec<_>>()).unwrap();
+        let all = packed(&data, 4).unwrap();
+        let mut row = vec![0; 4];
+        all.produce(4, &mut row).unwrap();
+        assert_eq!(row, all.to_vec().unwrap()[4..8]);
+    }
+
+    #[test]
+    fn biases_round_in_the_type_of_the_scales() {
+        let s = bf16::from_f32(0.3);
+        let scales = TensorData::inline(DType::BFloat16, vec![1, 1], s.to_le_bytes().to_vec()).unwrap();
+        let zeros = TensorData::inline(DType::Int8, vec![1, 1], vec![3u8]).unwrap();
+        let b = biases(&scales, Some(&zeros), 8.0).unwrap().to_vec().unwrap();
+        assert_eq!(bf16::from_le_bytes([b[0], b[1]]), bf16::from_f32(-(s.to_f32() * 11.0)));
+        assert!(biases(&zeros, None, 8.0).is_err());
     }
 }

@@ -11,7 +11,7 @@ use super::Operator;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("aten.embedding.default", embedding, "Take"),
+    Operator::new("aten.embedding.default", embedding, "Take, or Take of codes and Dequantize"),
     Operator::new("aten.index_select.default", index_select, "Take"),
     Operator::new("aten.gather.default", gather, "TakeAlongAxis").when("the index is smaller than the tensor on another axis and a size is symbolic"),
     Operator::new("aten.take_along_dim.default", gather, "TakeAlongAxis"),
@@ -34,8 +34,15 @@ fn indices<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId) -> Res<Tid> {
 }
 
 fn embedding<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
-    let x = cx.tensor(call.value("weight")?)?;
     let index = indices(cx, &call, call.value("indices")?)?;
+    // A single row would be a vector, which MLX does not dequantise.
+    if call.ty("indices")?.rank() > 0
+        && let Some(Ok(q)) = super::quant::dequantised(cx, &call, call.value("weight")?)
+    {
+        let rows = q.rows(cx, index, call.out_ty(0)?.dtype);
+        return cx.bind(call.out(0)?, rows);
+    }
+    let x = cx.tensor(call.value("weight")?)?;
     cx.define(call.out(0)?, |out| Instr::Take { x, out, index: index.into(), axis: 0 })
 }
 

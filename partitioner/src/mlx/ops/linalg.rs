@@ -8,7 +8,7 @@ use super::Operator;
 use super::shape::transposed;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("aten.linear.default", linear, "Transpose, Addmm").when("integers"),
+    Operator::new("aten.linear.default", linear, "Transpose, Addmm, or QuantizedMatmul, Add").when("integers"),
     Operator::new("aten.addmm.default", addmm, "Addmm").when("integers"),
     Operator::new("aten.baddbmm.default", baddbmm, "Addmm").when("integers"),
     Operator::new("aten.mm.default", |cx, call| product(cx, call, "self", "mat2"), "Addmm").when("integers"),
@@ -33,6 +33,16 @@ fn multiply(mat1: Tid, mat2: Tid, bias: Option<Tid>, alpha: f32, beta: f32) -> i
 
 fn linear<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let x = factor(cx, &call, "input")?;
+    if let Some(Ok(q)) = super::quant::dequantised(cx, &call, call.value("weight")?)
+        && q.multiplies()
+    {
+        let mut y = q.product(cx, x);
+        if !call.is_none("bias") {
+            let (a, b) = (y, factor(cx, &call, "bias")?);
+            y = cx.temp(|out| Instr::Add { a, b, out });
+        }
+        return cx.bind(call.out(0)?, y);
+    }
     let w = factor(cx, &call, "weight")?;
     let w = if call.ty("weight")?.rank() == 2 { transposed(cx, w, &[1, 0]) } else { w };
     let bias = if call.is_none("bias") { None } else { Some(factor(cx, &call, "bias")?) };

@@ -8,6 +8,7 @@ mod index;
 mod linalg;
 mod norm;
 mod pool;
+mod quant;
 mod reduce;
 mod shape;
 mod symbolic;
@@ -69,6 +70,7 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         norm::OPERATORS,
         conv::OPERATORS,
         pool::OPERATORS,
+        quant::OPERATORS,
         attention::OPERATORS,
         symbolic::OPERATORS,
     ]
