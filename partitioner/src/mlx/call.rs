@@ -13,13 +13,12 @@ pub(crate) type Res<T = ()> = Result<T, Refusal>;
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     pub(crate) graph: &'a Graph,
-    pub(crate) id: NodeId,
     pub(crate) node: &'a Node,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(graph: &'a Graph, id: NodeId) -> Self {
-        Self { graph, id, node: graph.node(id) }
+        Self { graph, node: graph.node(id) }
     }
 
     /// The argument of this name; absent ones are `None` like those that are `None`.

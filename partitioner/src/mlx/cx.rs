@@ -215,6 +215,11 @@ impl<'a> Cx<'a> {
         self.slot(Origin::Temp, DType::Float32)
     }
 
+    /// A slot that the branches of an `If` write, with the type they leave in it.
+    pub(crate) fn fresh_of(&mut self, dtype: DType) -> Tid {
+        self.slot(Origin::Temp, dtype)
+    }
+
     /// A scalar value's slot.
     pub(crate) fn fresh_value(&mut self) -> Vid {
         self.values += 1;

@@ -19,7 +19,7 @@ pub(super) const OPERATORS: &[Operator] = &[
 ];
 
 /// A factor; MLX multiplies matrices of floats only.
-fn factor<'a>(cx: &mut Cx<'a>, call: &Call<'a>, name: &str) -> Res<Tid> {
+pub(super) fn factor<'a>(cx: &mut Cx<'a>, call: &Call<'a>, name: &str) -> Res<Tid> {
     if !call.ty(name)?.dtype.is_float() {
         return Err(call.refuse(name, "MLX multiplies matrices of floats only"));
     }

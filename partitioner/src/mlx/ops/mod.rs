@@ -6,10 +6,12 @@ mod create;
 mod elementwise;
 mod index;
 mod linalg;
+mod moe;
 mod norm;
 mod pool;
 mod quant;
 mod reduce;
+mod sample;
 mod shape;
 mod symbolic;
 
@@ -71,6 +73,8 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         conv::OPERATORS,
         pool::OPERATORS,
         quant::OPERATORS,
+        moe::OPERATORS,
+        sample::OPERATORS,
         attention::OPERATORS,
         symbolic::OPERATORS,
     ]
