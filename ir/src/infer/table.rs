@@ -1,0 +1,449 @@
+//! The one table: which rule an operator follows.
+//!
+//! A family is a rule and the operators that follow it, separated by blanks: `relu` is `aten.relu.default`, `add.Tensor`
+//! is `aten.add.Tensor`, anything with two dots or after `=` is a whole target. What is not here may still follow from
+//! a relative; see the [module page](super).
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use super::cx::{Rule, tensor};
+use super::pointwise::{boolean, itself};
+use super::promote::{to_complex, to_float, to_real, to_sum};
+use super::{create, custom, indexing, matrix, norm, pointwise, reduce, scalars, views, windows};
+use crate::DType;
+use crate::op::OpId;
+use crate::sym::Func;
+
+/// The families.
+pub(super) const FAMILIES: &[(Rule, &str)] = &[
+    // Element by element, one operand.
+    (
+        pointwise::keep,
+        "alias detach clone contiguous lift lift_fresh lift_fresh_copy zero resolve_conj resolve_neg conj _conj conj_physical positive neg \
+         negative ceil floor trunc fix frac round round.decimals special_round sgn sign nan_to_num bitwise_not relu relu6 hardtanh \
+         leaky_relu elu celu selu gelu silu mish hardswish hardsigmoid softplus softshrink hardshrink threshold log_sigmoid dropout \
+         alpha_dropout feature_dropout feature_alpha_dropout rrelu tril triu fill.Scalar fill.Tensor renorm fake_quantize_per_tensor_affine \
+         fake_quantize_per_tensor_affine.tensor_qparams fake_quantize_per_channel_affine msort \
+         bernoulli bernoulli.p bernoulli.Tensor poisson channel_shuffle native_channel_shuffle normal_functional random random.from random.to uniform exponential \
+         prims.neg.default prims.ceil.default prims.floor.default prims.trunc.default prims.round.default prims.sign.default \
+         prims.bitwise_not.default prims.clone.default prims.device_put.default prims.fill.default prims.view_of.default \
+         prims.exp.default prims.exp2.default prims.expm1.default prims.log.default prims.log2.default prims.log10.default \
+         prims.log1p.default prims.sqrt.default prims.rsqrt.default prims.reciprocal.default prims.sin.default prims.cos.default \
+         prims.tan.default prims.tanh.default prims.sinh.default prims.cosh.default prims.erf.default prims.rev.default \
+         mlx.rope.default mlx.custom_sdpa.default mlx_test.vadd.default llama.custom_sdpa.default llama.sdpa_with_kv_cache.default \
+         llama.fallback.default llama.fast_hadamard_transform.default et_copy._h2d_copy.default et_copy._d2h_copy.default \
+         dim_order_ops._clone_dim_order.default",
+    ),
+    (pointwise::modulus, "abs absolute real imag prims.abs.default"),
+    (pointwise::angle, "angle"),
+    (pointwise::square, "square"),
+    (
+        |c| pointwise::unary(c, to_float),
+        "acos arccos acosh arccosh asin arcsin asinh arcsinh atan arctan atanh arctanh cos cosh sin sinh tan tanh sinc exp exp2 expm1 log \
+         log2 log10 log1p sqrt rsqrt reciprocal sigmoid erf erfc erfinv lgamma digamma i0 logit deg2rad rad2deg polygamma mvlgamma \
+         special_bessel_j0 special_bessel_j1 special_digamma special_entr special_erf special_erfc special_erfcx special_erfinv \
+         special_exp2 special_expit special_expm1 special_gammaln special_i0 special_i0e special_i1 special_i1e special_log1p \
+         special_logit special_ndtr special_ndtri special_log_ndtr special_psi special_sinc",
+    ),
+    (
+        |c| pointwise::unary(c, boolean),
+        "isnan isinf isfinite isposinf isneginf isreal logical_not signbit prims.isfinite.default prims.signbit.default",
+    ),
+    (pointwise::with_mask, "native_dropout"),
+    (pointwise::glu, "glu"),
+    // Element by element, several operands.
+    (
+        |c| pointwise::binary(c, itself),
+        "add.Tensor add.Scalar mul.Tensor mul.Scalar multiply.Tensor multiply.Scalar maximum minimum fmax fmin max.other min.other \
+         remainder.Tensor remainder.Scalar remainder.Scalar_Tensor fmod.Tensor fmod.Scalar floor_divide floor_divide.Scalar pow.Tensor_Tensor \
+         pow.Tensor_Scalar pow.Scalar gcd lcm nextafter hypot logaddexp logaddexp2 clamp_min clamp_min.Tensor clamp_max \
+         clamp_max.Tensor _add_relu.Tensor _add_relu.Scalar prims.add.default prims.sub.default prims.mul.default prims.div.default \
+         prims.pow.default prims.maximum.default prims.minimum.default prims.fmod.default prims.remainder.default",
+    ),
+    (pointwise::difference, "sub.Tensor sub.Scalar subtract.Tensor subtract.Scalar rsub.Tensor rsub.Scalar"),
+    (
+        pointwise::bitwise,
+        "bitwise_and.Tensor bitwise_and.Scalar bitwise_and.Scalar_Tensor bitwise_or.Tensor bitwise_or.Scalar bitwise_or.Scalar_Tensor \
+         bitwise_xor.Tensor bitwise_xor.Scalar bitwise_xor.Scalar_Tensor bitwise_left_shift.Tensor bitwise_left_shift.Tensor_Scalar \
+         bitwise_left_shift.Scalar_Tensor bitwise_right_shift.Tensor bitwise_right_shift.Tensor_Scalar bitwise_right_shift.Scalar_Tensor \
+         __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar __xor__.Tensor __xor__.Scalar __lshift__.Tensor __lshift__.Scalar \
+         __rshift__.Tensor __rshift__.Scalar",
+    ),
+    (
+        |c| pointwise::binary(c, to_float),
+        "div.Tensor div.Scalar divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar atan2 arctan2 copysign.Tensor \
+         copysign.Scalar ldexp.Tensor xlogy.Tensor xlogy.Scalar_Self xlogy.Scalar_Other special_xlogy special_xlog1py special_zeta igamma \
+         igammac",
+    ),
+    (pointwise::divide, "div.Tensor_mode div.Scalar_mode divide.Tensor_mode divide.Scalar_mode"),
+    (pointwise::float_power, "float_power.Tensor_Tensor float_power.Tensor_Scalar float_power.Scalar"),
+    (
+        |c| pointwise::binary(c, boolean),
+        "eq.Tensor eq.Scalar ne.Tensor ne.Scalar not_equal.Tensor not_equal.Scalar lt.Tensor lt.Scalar less.Tensor less.Scalar le.Tensor \
+         le.Scalar less_equal.Tensor less_equal.Scalar gt.Tensor gt.Scalar greater.Tensor greater.Scalar ge.Tensor ge.Scalar \
+         greater_equal.Tensor greater_equal.Scalar logical_and logical_or logical_xor prims.eq.default prims.ne.default \
+         prims.lt.default prims.le.default prims.gt.default prims.ge.default",
+    ),
+    (|c| pointwise::ternary(c, itself), "clamp clamp.Tensor clip clip.Tensor addcmul addcdiv"),
+    (pointwise::choose, "where.self where.ScalarOther where.ScalarSelf where.Scalar prims.where.default"),
+    (|c| pointwise::into_first(c, 1), "masked_fill.Scalar masked_fill.Tensor _prelu_kernel"),
+    (pointwise::lerp, "lerp.Tensor lerp.Scalar"),
+    (|c| pointwise::uniform(c, itself), "heaviside"),
+    (|c| pointwise::uniform(c, boolean), "isclose"),
+    (|c| pointwise::uniform(c, to_complex), "complex polar"),
+    (pointwise::written, "copy"),
+    (pointwise::keep, "prelu masked_scatter put embedding_renorm"),
+    (|c| pointwise::lookup_shape(c, 0, DType::Bool), "isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor"),
+    (
+        |c| pointwise::lookup_shape(c, 0, if c.flag("out_int32") { DType::Int32 } else { DType::Int64 }),
+        "bucketize.Tensor bucketize.Scalar",
+    ),
+    (
+        |c| pointwise::lookup_shape(c, 1, if c.flag("out_int32") { DType::Int32 } else { DType::Int64 }),
+        "searchsorted.Tensor searchsorted.Scalar",
+    ),
+    (pointwise::loss, "mse_loss l1_loss smooth_l1_loss huber_loss soft_margin_loss kl_div binary_cross_entropy"),
+    // Reductions, running reductions, sorting.
+    (|c| reduce::reduce(c, to_sum), "sum sum.dim_IntList prod prod.dim_int nansum trace"),
+    (|c| reduce::reduce(c, itself), "amax amin max min median nanmedian"),
+    (|c| reduce::reduce(c, |_| DType::Int64), "argmax argmin count_nonzero count_nonzero.dim_IntList"),
+    (|c| reduce::reduce(c, to_float), "logsumexp special_logsumexp"),
+    (|c| reduce::reduce(c, to_real), "var var.dim var.correction std std.dim std.correction"),
+    (reduce::norm, "linalg_vector_norm norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype frobenius_norm.dim dist"),
+    (reduce::mean, "mean mean.dim nanmean"),
+    (reduce::truth, "any any.dim any.dims all all.dim all.dims _is_all_true _is_any_true"),
+    (|c| reduce::pair(c, itself), "aminmax _aminmax"),
+    (
+        |c| reduce::pair(c, to_real),
+        "var_mean var_mean.dim var_mean.correction std_mean std_mean.dim std_mean.correction",
+    ),
+    (reduce::with_position, "max.dim min.dim median.dim nanmedian.dim mode kthvalue"),
+    (reduce::running_sum, "cumsum cumprod"),
+    (|c| reduce::running(c, itself), "logcumsumexp _logcumsumexp"),
+    (reduce::sorted, "sort sort.stable cummax cummin"),
+    (reduce::order, "argsort argsort.stable"),
+    (reduce::topk, "topk"),
+    (reduce::diff, "diff"),
+    // Views, pieces, rearrangements.
+    (views::view, "view reshape _unsafe_view _reshape_alias _reshape_copy prims.reshape.default"),
+    (views::view_as, "view_as reshape_as"),
+    (views::view_dtype, "view.dtype prims.view_of_dtype.default"),
+    (views::flatten, "flatten.using_ints"),
+    (views::ravel, "ravel"),
+    (views::unflatten, "unflatten.int"),
+    (views::permute, "permute prims.transpose.default"),
+    (views::transpose, "transpose.int swapaxes swapdims"),
+    (views::t, "t"),
+    (views::all_reversed, "numpy_T"),
+    (views::matrix_transpose, "mT mH adjoint"),
+    (views::movedim, "movedim.int movedim.intlist moveaxis.int moveaxis.intlist"),
+    (views::unsqueeze, "unsqueeze"),
+    (views::squeeze, "squeeze squeeze.dim squeeze.dims"),
+    (views::expand, "expand broadcast_to"),
+    (views::expand_as, "expand_as"),
+    (views::broadcast_tensors, "broadcast_tensors"),
+    (views::slice, "slice.Tensor"),
+    (views::narrow, "narrow narrow_copy narrow.Tensor"),
+    (views::select, "select.int"),
+    (views::split, "split.Tensor unsafe_split.Tensor"),
+    (views::split_sizes, "split.sizes split_with_sizes unsafe_split_with_sizes"),
+    (views::chunk, "chunk unsafe_chunk"),
+    (views::tensor_split, "tensor_split.sections"),
+    (views::tensor_split_at, "tensor_split.indices"),
+    (views::unbind, "unbind.int"),
+    (views::as_strided, "as_strided"),
+    (views::unfold, "unfold"),
+    (views::diagonal, "diagonal linalg_diagonal"),
+    (views::diag, "diag"),
+    (views::diag_embed, "diag_embed"),
+    (views::repeat, "repeat"),
+    (views::tile, "tile"),
+    (views::repeat_interleave, "repeat_interleave.self_int repeat_interleave.self_Tensor"),
+    (views::moved, "flip"),
+    (pointwise::keep, "fliplr flipud"),
+    (views::roll, "roll"),
+    (views::rot90, "rot90"),
+    (views::as_real, "view_as_real"),
+    (views::as_complex, "view_as_complex"),
+    (views::cat, "cat concat concatenate prims.cat.default"),
+    (views::stack, "stack _stack"),
+    (|c| views::stacked(c, views::at_least_1d, |rank| i64::from(rank > 1)), "hstack"),
+    (|c| views::stacked(c, views::at_least_2d, |_| 0), "vstack row_stack"),
+    (|c| views::stacked(c, views::at_least_3d, |_| 2), "dstack"),
+    (|c| views::stacked(c, views::columns, |_| 1), "column_stack"),
+    (|c| views::raise(c, views::at_least_1d), "atleast_1d atleast_1d.Sequence"),
+    (|c| views::raise(c, views::at_least_2d), "atleast_2d atleast_2d.Sequence"),
+    (|c| views::raise(c, views::at_least_3d), "atleast_3d atleast_3d.Sequence"),
+    (views::meshgrid, "meshgrid meshgrid.indexing"),
+    // Products.
+    (matrix::matmul, "matmul linalg_matmul"),
+    (|c| matrix::exact(c, [2, 2]), "mm mm.dtype"),
+    (|c| matrix::exact(c, [3, 3]), "bmm bmm.dtype"),
+    (|c| matrix::exact(c, [2, 1]), "mv"),
+    (|c| matrix::exact(c, [1, 1]), "dot vdot"),
+    (matrix::int_mm, "_int_mm torchao.int_matmul.default"),
+    (|c| matrix::added(c, [2, 2]), "addmm addmm.dtype _addmm_activation"),
+    (|c| matrix::added(c, [3, 3]), "baddbmm baddbmm.dtype"),
+    (|c| matrix::added(c, [2, 1]), "addmv"),
+    (matrix::addbmm, "addbmm"),
+    (matrix::addr, "addr"),
+    (matrix::outer, "outer ger"),
+    (matrix::inner, "inner"),
+    (matrix::linear, "linear"),
+    (matrix::bilinear, "bilinear"),
+    (matrix::tensordot, "tensordot"),
+    (matrix::kron, "kron"),
+    (matrix::einsum, "einsum"),
+    (matrix::cdist, "cdist _cdist_forward"),
+    (matrix::attention, "scaled_dot_product_attention"),
+    (matrix::attention_with_lse, "_scaled_dot_product_flash_attention_for_cpu"),
+    // Windows.
+    (
+        windows::convolution,
+        "convolution _convolution _convolution.deprecated _convolution_mode conv1d conv1d.padding conv2d conv2d.padding conv3d conv3d.padding \
+         conv_transpose1d conv_transpose2d.input conv_transpose3d.input",
+    ),
+    (|c| windows::pool(c, 1), "avg_pool1d max_pool1d"),
+    (|c| windows::pool(c, 2), "avg_pool2d max_pool2d"),
+    (|c| windows::pool(c, 3), "avg_pool3d max_pool3d"),
+    (|c| windows::pool_with_indices(c, 1), "max_pool1d_with_indices"),
+    (|c| windows::pool_with_indices(c, 2), "max_pool2d_with_indices"),
+    (|c| windows::pool_with_indices(c, 3), "max_pool3d_with_indices"),
+    (|c| windows::adaptive_pool(c, 1), "adaptive_avg_pool1d"),
+    (|c| windows::adaptive_pool(c, 2), "adaptive_avg_pool2d _adaptive_avg_pool2d"),
+    (|c| windows::adaptive_pool(c, 3), "adaptive_avg_pool3d _adaptive_avg_pool3d"),
+    (|c| windows::adaptive_pool_with_indices(c, 1), "adaptive_max_pool1d"),
+    (|c| windows::adaptive_pool_with_indices(c, 2), "adaptive_max_pool2d"),
+    (|c| windows::adaptive_pool_with_indices(c, 3), "adaptive_max_pool3d"),
+    (
+        windows::pad,
+        "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
+    ),
+    (
+        |c| windows::upsample(c, 1),
+        "upsample_nearest1d upsample_nearest1d.vec _upsample_nearest_exact1d _upsample_nearest_exact1d.vec upsample_linear1d \
+         upsample_linear1d.vec",
+    ),
+    (
+        |c| windows::upsample(c, 2),
+        "upsample_nearest2d upsample_nearest2d.vec _upsample_nearest_exact2d _upsample_nearest_exact2d.vec upsample_bilinear2d \
+         upsample_bilinear2d.vec upsample_bicubic2d upsample_bicubic2d.vec _upsample_bilinear2d_aa _upsample_bilinear2d_aa.vec \
+         _upsample_bicubic2d_aa _upsample_bicubic2d_aa.vec",
+    ),
+    (
+        |c| windows::upsample(c, 3),
+        "upsample_nearest3d upsample_nearest3d.vec _upsample_nearest_exact3d _upsample_nearest_exact3d.vec upsample_trilinear3d \
+         upsample_trilinear3d.vec",
+    ),
+    (|c| windows::shuffle(c, false), "pixel_shuffle"),
+    (|c| windows::shuffle(c, true), "pixel_unshuffle"),
+    (windows::im2col, "im2col"),
+    (windows::col2im, "col2im"),
+    (windows::grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    (windows::stft, "stft stft.center"),
+    (windows::fft, "_fft_r2c _fft_c2c _fft_c2r"),
+    // Normalisation, softmax, recurrent layers.
+    (norm::softmax, "softmax.int log_softmax.int _softmax _log_softmax _safe_softmax special_softmax special_log_softmax"),
+    (norm::layer_norm, "layer_norm rms_norm"),
+    (norm::native_layer_norm, "native_layer_norm"),
+    (norm::fused_rms_norm, "_fused_rms_norm"),
+    (norm::group_norm, "group_norm"),
+    (norm::native_group_norm, "native_group_norm"),
+    (norm::batch_norm, "batch_norm instance_norm"),
+    (
+        norm::batch_norm_with_statistics,
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit.no_stats _native_batch_norm_legit_no_training \
+         _native_batch_norm_legit_functional",
+    ),
+    (norm::similarity, "cosine_similarity"),
+    (norm::recurrent, "lstm.input gru.input rnn_tanh.input rnn_relu.input"),
+    (norm::recurrent_cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    // Positions.
+    (indexing::embedding, "embedding"),
+    (indexing::embedding_backward, "embedding_dense_backward"),
+    (indexing::gather, "gather"),
+    (indexing::take_along, "take_along_dim"),
+    (indexing::take, "take"),
+    (indexing::index_select, "index_select"),
+    (indexing::index, "index.Tensor _unsafe_index.Tensor"),
+    (indexing::index_put, "index_put _unsafe_index_put"),
+    (indexing::index_write, "index_copy index_add index_reduce"),
+    (pointwise::keep, "index_fill.int_Scalar index_fill.int_Tensor as_strided_scatter diagonal_scatter"),
+    (
+        indexing::scatter,
+        "scatter.src scatter.value scatter.reduce scatter.value_reduce scatter_add scatter_reduce.two",
+    ),
+    (indexing::slice_scatter, "slice_scatter"),
+    (indexing::select_scatter, "select_scatter"),
+    (indexing::nonzero, "nonzero argwhere"),
+    (indexing::nonzero_static, "nonzero_static"),
+    (indexing::nonzero_each, "nonzero_numpy where"),
+    (indexing::masked_select, "masked_select"),
+    (indexing::one_hot, "one_hot"),
+    // New tensors, conversions.
+    (
+        create::sized,
+        "zeros ones empty.memory_format empty_strided empty_permuted rand rand.generator randn randn.generator randint randint.low \
+         randint.generator randint.low_generator normal.float_float dim_order_ops._empty_dim_order.default",
+    ),
+    (create::full, "full"),
+    (
+        create::like,
+        "zeros_like ones_like empty_like full_like rand_like rand_like.generator randn_like randn_like.generator randint_like \
+         randint_like.low_dtype prims.full_like.default",
+    ),
+    (create::new_sized, "new_zeros new_ones new_empty new_full new_empty_strided"),
+    (create::scalar_tensor, "scalar_tensor prims.scalar_tensor.default"),
+    (create::eye, "eye eye.m"),
+    (create::steps, "linspace logspace"),
+    (create::window, "hann_window hann_window.periodic hamming_window hamming_window.periodic blackman_window blackman_window.periodic bartlett_window bartlett_window.periodic"),
+    (create::randperm, "randperm randperm.generator"),
+    (create::arange, "arange arange.start arange.start_step"),
+    (
+        create::cast,
+        "_to_copy to.dtype to.device to.dtype_layout dim_order_ops._to_dim_order_copy.default prims.convert_element_type.default \
+         quantized_decomposed.convert_element_type.no_fuse",
+    ),
+    (create::cast_like, "to.other type_as"),
+    (|c| create::cast_to(c, DType::UInt8), "_cast_Byte"),
+    (|c| create::cast_to(c, DType::Int8), "_cast_Char"),
+    (|c| create::cast_to(c, DType::Int16), "_cast_Short"),
+    (|c| create::cast_to(c, DType::Int32), "_cast_Int"),
+    (|c| create::cast_to(c, DType::Int64), "_cast_Long"),
+    (|c| create::cast_to(c, DType::Float16), "_cast_Half"),
+    (|c| create::cast_to(c, DType::Float32), "_cast_Float"),
+    (|c| create::cast_to(c, DType::Float64), "_cast_Double"),
+    (create::item, "item _local_scalar_dense prims.item.default"),
+    // Sizes and Python's numbers.
+    (scalars::size, "sym_size.int size.int"),
+    (scalars::numel, "sym_numel numel"),
+    (scalars::rank, "dim"),
+    (scalars::stride, "sym_stride.int stride.int"),
+    (|c| scalars::arithmetic(c, Func::Sum), "=_operator.add executorch_prim.add.Scalar"),
+    (|c| scalars::arithmetic(c, Func::Product), "=_operator.mul executorch_prim.mul.Scalar"),
+    (|c| scalars::arithmetic(c, Func::FloorDiv), "=_operator.floordiv executorch_prim.floordiv.Scalar"),
+    (|c| scalars::arithmetic(c, Func::Mod), "=_operator.mod executorch_prim.mod.Scalar"),
+    (|c| scalars::arithmetic(c, Func::Max), "=torch.sym_max executorch_prim.sym_max.Scalar"),
+    (|c| scalars::arithmetic(c, Func::Min), "=torch.sym_min executorch_prim.sym_min.Scalar"),
+    (scalars::subtract, "=_operator.sub executorch_prim.sub.Scalar"),
+    (scalars::negate, "=_operator.neg executorch_prim.neg.Scalar"),
+    (scalars::unchanged, "=_operator.pos"),
+    (scalars::true_divide, "=_operator.truediv executorch_prim.truediv.Scalar"),
+    (scalars::power, "=_operator.pow"),
+    (|c| scalars::shift(c, Func::Product), "=_operator.lshift"),
+    (|c| scalars::shift(c, Func::FloorDiv), "=_operator.rshift"),
+    (|c| scalars::logic(c, Func::And, Func::BitAnd), "=_operator.and_"),
+    (|c| scalars::logic(c, Func::Or, Func::BitOr), "=_operator.or_"),
+    (|c| scalars::compare(c, Func::Eq, false), "=_operator.eq executorch_prim.eq.Scalar"),
+    (|c| scalars::compare(c, Func::Ne, false), "=_operator.ne"),
+    (|c| scalars::compare(c, Func::Lt, false), "=_operator.lt executorch_prim.lt.Scalar"),
+    (|c| scalars::compare(c, Func::Le, false), "=_operator.le executorch_prim.le.Scalar"),
+    (|c| scalars::compare(c, Func::Lt, true), "=_operator.gt executorch_prim.gt.Scalar"),
+    (|c| scalars::compare(c, Func::Le, true), "=_operator.ge executorch_prim.ge.Scalar"),
+    (scalars::not, "=torch.sym_not executorch_prim.sym_not.Scalar"),
+    (scalars::choose, "=torch.sym_ite executorch_prim.sym_ite.Scalar"),
+    (scalars::to_float, "=torch.sym_float executorch_prim.sym_float.Scalar"),
+    (|c| scalars::to_int(c, Func::TruncToInt), "=torch.sym_int =math.trunc executorch_prim.sym_int.Scalar executorch_prim.trunc.Scalar"),
+    (|c| scalars::to_int(c, Func::CeilToInt), "executorch_prim.ceil.Scalar"),
+    (|c| scalars::to_int(c, Func::RoundToInt), "executorch_prim.round.Scalar"),
+    (scalars::sqrt, "=torch._sym_sqrt"),
+    // Quantisation.
+    (
+        |c| custom::retyped(c, "output_dtype", DType::Float32),
+        "torchao.dequantize_affine.default torchao.dequantize_affine_float8_non_decomposed.default torchao.quantize_affine.default \
+         torchao.dequantize_mx.default quantized_decomposed.dequantize_per_channel_group.default \
+         quantized_decomposed.dequantize_per_token.default",
+    ),
+    (|c| custom::retyped(c, "float8_dtype", DType::Float8E4M3), "torchao.quantize_affine_float8_non_decomposed.default"),
+    (|c| custom::unpacked(c, 2, "output_dtype", DType::BFloat16), "torchao.dequantize_int4_tensor.default"),
+    (|c| custom::unpacked(c, 8, "output_dtype", DType::Float32), "torchao.dequantize_nvfp4.default"),
+    (custom::dequantize_gguf, "torchao.dequantize_gguf.default"),
+    (custom::choose_affine, "torchao.choose_qparams_affine.default"),
+    (
+        |c| custom::retyped(c, "dtype", DType::Int8),
+        "quantized_decomposed.quantize_per_tensor.default quantized_decomposed.quantize_per_tensor.tensor \
+         quantized_decomposed.quantize_per_tensor.tensor2 quantized_decomposed.quantize_per_channel.default \
+         quantized_decomposed.quantize_per_channel_group.default quantized_decomposed.quantize_per_token.default",
+    ),
+    (
+        |c| custom::retyped(c, "out_dtype", DType::Float32),
+        "quantized_decomposed.dequantize_per_tensor.default quantized_decomposed.dequantize_per_tensor.tensor \
+         quantized_decomposed.dequantize_per_tensor.tensor2 quantized_decomposed.dequantize_per_channel.default",
+    ),
+    (pointwise::keep, "quantized_decomposed.fake_quant_per_channel.default"),
+    (
+        custom::choose_per_tensor,
+        "quantized_decomposed.choose_qparams.tensor quantized_decomposed.choose_qparams_symmetric.tensor",
+    ),
+    (
+        |c| custom::choose_per_token(c, DType::Float64, DType::Int64),
+        "quantized_decomposed.choose_qparams_per_token_asymmetric.default \
+         quantized_decomposed._choose_qparams_per_token_asymmetric_impl.default",
+    ),
+    (
+        |c| custom::choose_per_token(c, DType::Float32, DType::Float32),
+        "quantized_decomposed.choose_qparams_per_token.default",
+    ),
+    (
+        |c| custom::quantized_embedding(c, 1),
+        "quantized_decomposed.embedding_byte.default quantized_decomposed.embedding_byte.dtype",
+    ),
+    (
+        |c| custom::quantized_embedding(c, 2),
+        "quantized_decomposed.embedding_4bit.default quantized_decomposed.embedding_4bit.dtype",
+    ),
+    (
+        |c| custom::quantized_embedding(c, 4),
+        "quantized_decomposed.embedding_2bit.default quantized_decomposed.embedding_2bit.dtype",
+    ),
+    (|c| custom::mixed_product(c, false), "quantized_decomposed.mixed_mm.default"),
+    (|c| custom::mixed_product(c, true), "quantized_decomposed.mixed_linear.default"),
+    // MLX, caches.
+    (custom::cache_update, "mlx.kv_cache_update.default"),
+    (custom::update_and_attend, "kvcache.update_and_attend.default"),
+    (|c| custom::like_argument(c, "v"), "mlx.gated_delta_rule.default"),
+    (custom::with_state, "llama.gated_delta_rule.default llama.channelwise_gated_delta_rule.default"),
+    (custom::gather_mm, "mlx.gather_mm.default"),
+    (custom::gather_qmm, "mlx.gather_qmm.default"),
+    (custom::moe_gather, "mlx.moe_gather_inputs.default"),
+    (custom::moe_scatter, "mlx.moe_scatter_outputs.default"),
+    (custom::sample, "mlx.sample.default"),
+    (custom::row_norm, "mlx.tq_norm.default"),
+    (custom::compressed, "mlx.tq4_compress.default"),
+    (custom::decompressed, "mlx.tq_dequant.default"),
+    // The element that says a cache was written.
+    (
+        |c| Ok(vec![tensor(c.tensor(0)?.dtype, vec![1.into()])]),
+        "llama.update_cache.default llama.update_cache_with_indices.default",
+    ),
+    // Higher-order operators.
+    (
+        custom::wrapped,
+        "=higher_order.wrap_with_autocast =higher_order.wrap_with_set_grad_enabled =higher_order.strict_mode =higher_order.hints_wrapper \
+         =higher_order.invoke_subgraph",
+    ),
+    (custom::auto_functionalized, "=higher_order.auto_functionalized_v2"),
+    (custom::with_effects, "=higher_order.with_effects"),
+    (custom::cond, "=higher_order.cond"),
+];
+
+/// The canonical target that a word of the table stands for.
+pub(super) fn target(word: &str) -> String {
+    match (word.strip_prefix('='), word.matches('.').count()) {
+        (Some(target), _) => target.to_owned(),
+        (None, 0) => format!("aten.{word}.default"),
+        (None, 1) => format!("aten.{word}"),
+        _ => word.to_owned(),
+    }
+}
+
+/// The rule of an operator that the table names.
+pub(super) fn rule(op: OpId) -> Option<Rule> {
+    static RULES: OnceLock<HashMap<OpId, Rule>> = OnceLock::new();
+    let rules = RULES.get_or_init(|| {
+        let words = FAMILIES.iter().flat_map(|(rule, words)| words.split_whitespace().map(|word| (*rule, word)));
+        words.filter_map(|(rule, word)| Some((OpId::lookup(&target(word))?, rule))).collect()
+    });
+    rules.get(&op).copied()
+}
