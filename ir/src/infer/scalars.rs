@@ -92,6 +92,8 @@ fn pair(c: &Cx) -> Result<Pair, Error> {
 pub(super) fn arithmetic(c: &Cx, func: Func) -> Inferred {
     Ok(vec![match pair(c)? {
         Pair::Ints(a, b) => Type::Int(Expr::call(func, vec![a, b])),
+        // Canonical forms of divisions hold for integers only.
+        Pair::Floats(a, b) if matches!(func, Func::FloorDiv | Func::Mod) => Type::Float(Expr::Call(func, [a, b].into())),
         Pair::Floats(a, b) => Type::Float(Expr::call(func, vec![a, b])),
     }])
 }
