@@ -95,10 +95,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (pointwise::written, "copy"),
     (pointwise::keep, "prelu masked_scatter put embedding_renorm"),
     (|c| pointwise::lookup_shape(c, 0, DType::Bool), "isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor"),
-    (
-        |c| pointwise::lookup_shape(c, 0, if c.flag("out_int32") { DType::Int32 } else { DType::Int64 }),
-        "bucketize.Tensor bucketize.Scalar",
-    ),
+    (|c| pointwise::lookup_shape(c, 0, if c.flag("out_int32") { DType::Int32 } else { DType::Int64 }), "bucketize.Tensor bucketize.Scalar"),
     (
         |c| pointwise::lookup_shape(c, 1, if c.flag("out_int32") { DType::Int32 } else { DType::Int64 }),
         "searchsorted.Tensor searchsorted.Scalar",
@@ -110,14 +107,14 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| reduce::reduce(c, |_| DType::Int64), "argmax argmin count_nonzero count_nonzero.dim_IntList"),
     (|c| reduce::reduce(c, to_float), "logsumexp special_logsumexp"),
     (|c| reduce::reduce(c, to_real), "var var.dim var.correction std std.dim std.correction"),
-    (reduce::norm, "linalg_vector_norm norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype frobenius_norm.dim dist"),
+    (
+        reduce::norm,
+        "linalg_vector_norm norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype frobenius_norm.dim dist",
+    ),
     (reduce::mean, "mean mean.dim nanmean"),
     (reduce::truth, "any any.dim any.dims all all.dim all.dims _is_all_true _is_any_true"),
     (|c| reduce::pair(c, itself), "aminmax _aminmax"),
-    (
-        |c| reduce::pair(c, to_real),
-        "var_mean var_mean.dim var_mean.correction std_mean std_mean.dim std_mean.correction",
-    ),
+    (|c| reduce::pair(c, to_real), "var_mean var_mean.dim var_mean.correction std_mean std_mean.dim std_mean.correction"),
     (reduce::with_position, "max.dim min.dim median.dim nanmedian.dim mode kthvalue"),
     (reduce::running_sum, "cumsum cumprod"),
     (|c| reduce::running(c, itself), "logcumsumexp _logcumsumexp"),
@@ -270,10 +267,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (indexing::index_put, "index_put _unsafe_index_put"),
     (indexing::index_write, "index_copy index_add index_reduce"),
     (pointwise::keep, "index_fill.int_Scalar index_fill.int_Tensor as_strided_scatter diagonal_scatter"),
-    (
-        indexing::scatter,
-        "scatter.src scatter.value scatter.reduce scatter.value_reduce scatter_add scatter_reduce.two",
-    ),
+    (indexing::scatter, "scatter.src scatter.value scatter.reduce scatter.value_reduce scatter_add scatter_reduce.two"),
     (indexing::slice_scatter, "slice_scatter"),
     (indexing::select_scatter, "select_scatter"),
     (indexing::nonzero, "nonzero argwhere"),
@@ -297,7 +291,10 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (create::scalar_tensor, "scalar_tensor prims.scalar_tensor.default"),
     (create::eye, "eye eye.m"),
     (create::steps, "linspace logspace"),
-    (create::window, "hann_window hann_window.periodic hamming_window hamming_window.periodic blackman_window blackman_window.periodic bartlett_window bartlett_window.periodic"),
+    (
+        create::window,
+        "hann_window hann_window.periodic hamming_window hamming_window.periodic blackman_window blackman_window.periodic bartlett_window bartlett_window.periodic",
+    ),
     (create::randperm, "randperm randperm.generator"),
     (create::arange, "arange arange.start arange.start_step"),
     (
@@ -372,31 +369,16 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
          quantized_decomposed.dequantize_per_tensor.tensor2 quantized_decomposed.dequantize_per_channel.default",
     ),
     (pointwise::keep, "quantized_decomposed.fake_quant_per_channel.default"),
-    (
-        custom::choose_per_tensor,
-        "quantized_decomposed.choose_qparams.tensor quantized_decomposed.choose_qparams_symmetric.tensor",
-    ),
+    (custom::choose_per_tensor, "quantized_decomposed.choose_qparams.tensor quantized_decomposed.choose_qparams_symmetric.tensor"),
     (
         |c| custom::choose_per_token(c, DType::Float64, DType::Int64),
         "quantized_decomposed.choose_qparams_per_token_asymmetric.default \
          quantized_decomposed._choose_qparams_per_token_asymmetric_impl.default",
     ),
-    (
-        |c| custom::choose_per_token(c, DType::Float32, DType::Float32),
-        "quantized_decomposed.choose_qparams_per_token.default",
-    ),
-    (
-        |c| custom::quantized_embedding(c, 1),
-        "quantized_decomposed.embedding_byte.default quantized_decomposed.embedding_byte.dtype",
-    ),
-    (
-        |c| custom::quantized_embedding(c, 2),
-        "quantized_decomposed.embedding_4bit.default quantized_decomposed.embedding_4bit.dtype",
-    ),
-    (
-        |c| custom::quantized_embedding(c, 4),
-        "quantized_decomposed.embedding_2bit.default quantized_decomposed.embedding_2bit.dtype",
-    ),
+    (|c| custom::choose_per_token(c, DType::Float32, DType::Float32), "quantized_decomposed.choose_qparams_per_token.default"),
+    (|c| custom::quantized_embedding(c, 1), "quantized_decomposed.embedding_byte.default quantized_decomposed.embedding_byte.dtype"),
+    (|c| custom::quantized_embedding(c, 2), "quantized_decomposed.embedding_4bit.default quantized_decomposed.embedding_4bit.dtype"),
+    (|c| custom::quantized_embedding(c, 4), "quantized_decomposed.embedding_2bit.default quantized_decomposed.embedding_2bit.dtype"),
     (|c| custom::mixed_product(c, false), "quantized_decomposed.mixed_mm.default"),
     (|c| custom::mixed_product(c, true), "quantized_decomposed.mixed_linear.default"),
     // MLX, caches.
@@ -413,10 +395,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (custom::compressed, "mlx.tq4_compress.default"),
     (custom::decompressed, "mlx.tq_dequant.default"),
     // The element that says a cache was written.
-    (
-        |c| Ok(vec![tensor(c.tensor(0)?.dtype, vec![1.into()])]),
-        "llama.update_cache.default llama.update_cache_with_indices.default",
-    ),
+    (|c| Ok(vec![tensor(c.tensor(0)?.dtype, vec![1.into()])]), "llama.update_cache.default llama.update_cache_with_indices.default"),
     // Higher-order operators.
     (
         custom::wrapped,

@@ -404,7 +404,11 @@ pub(super) fn diagonal(c: &Cx) -> Inferred {
     let offset = c.int("offset")?;
     let (mut rows, mut columns) = (size_at(c, t, a)?, size_at(c, t, b)?);
     let skip = Expr::Int(offset.checked_abs().ok_or_else(|| c.fail("offset out of range"))?);
-    if offset < 0 { rows = rows.minus(&skip) } else { columns = columns.minus(&skip) }
+    if offset < 0 {
+        rows = rows.minus(&skip)
+    } else {
+        columns = columns.minus(&skip)
+    }
     let length = dims::at_least(c.ranges, &dims::smaller(c.ranges, &rows, &columns), 0);
     let others = t.shape.iter().enumerate().filter(|(i, _)| *i != a && *i != b).map(|(_, n)| n.clone());
     one(t.dtype, others.chain([length]).collect())
