@@ -24,9 +24,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<BTreeMap<String, TensorData>, Erro
     let base = header as u64 + 8;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
-        let dtype = dtype(info.dtype).ok_or_else(|| {
-            place(Error::new(ErrorKind::Unsupported, format!("tensor {name:?} has element type {:?}", info.dtype)))
-        })?;
+        let dtype = dtype(info.dtype)
+            .ok_or_else(|| place(Error::new(ErrorKind::Unsupported, format!("tensor {name:?} has element type {:?}", info.dtype))))?;
         let shape = info.shape.iter().map(|&n| n as u64).collect();
         let data = TensorData::mapped(dtype, shape, file.clone(), base + info.data_offsets.0 as u64);
         tensors.insert(name.clone(), data.map_err(|e| place(e.within(format!("tensor {name:?}"))))?);
@@ -74,26 +73,79 @@ pub fn open_all(paths: &[PathBuf]) -> Result<BTreeMap<String, TensorData>, Error
     Ok(all)
 }
 
-fn dtype(t: safetensors::Dtype) -> Option<DType> {
+/// The bytes of a file that holds these tensors. Memory is needed for all of them at once.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for an element type that safetensors has no name for; as [`TensorData::produce`].
+pub fn encode(tensors: &BTreeMap<String, TensorData>) -> Result<Vec<u8>, Error> {
+    let mut held = Vec::with_capacity(tensors.len());
+    for (name, data) in tensors {
+        let place = |e: Error| e.within(format!("tensor {name:?}"));
+        let dtype = DTYPES.iter().find(|(_, ours)| *ours == data.dtype()).map(|(theirs, _)| *theirs);
+        let dtype =
+            dtype.ok_or_else(|| place(Error::new(ErrorKind::Unsupported, format!("safetensors has no element type {}", data.dtype()))))?;
+        let shape: Vec<usize> = data.shape().iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
+        held.push((name, dtype, shape, data.to_vec().map_err(place)?));
+    }
+    let bad = |e: safetensors::SafeTensorError| Error::new(ErrorKind::Weight, format!("these tensors do not make a safetensors file: {e}"));
+    let views =
+        held.iter().map(|(name, dtype, shape, bytes)| Ok((name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)?)));
+    let views = views.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    safetensors::serialize(views, None).map_err(bad)
+}
+
+/// Element types that both sides have.
+const DTYPES: &[(safetensors::Dtype, DType)] = {
     use safetensors::Dtype as S;
-    Some(match t {
-        S::BOOL => DType::Bool,
-        S::U8 => DType::UInt8,
-        S::I8 => DType::Int8,
-        S::I16 => DType::Int16,
-        S::U16 => DType::UInt16,
-        S::I32 => DType::Int32,
-        S::U32 => DType::UInt32,
-        S::I64 => DType::Int64,
-        S::U64 => DType::UInt64,
-        S::F16 => DType::Float16,
-        S::BF16 => DType::BFloat16,
-        S::F32 => DType::Float32,
-        S::F64 => DType::Float64,
-        S::F8_E4M3 => DType::Float8E4M3,
-        S::F8_E5M2 => DType::Float8E5M2,
-        S::F8_E8M0 => DType::Float8E8M0,
-        S::C64 => DType::Complex64,
-        _ => return None,
-    })
+    &[
+        (S::BOOL, DType::Bool),
+        (S::U8, DType::UInt8),
+        (S::I8, DType::Int8),
+        (S::I16, DType::Int16),
+        (S::U16, DType::UInt16),
+        (S::I32, DType::Int32),
+        (S::U32, DType::UInt32),
+        (S::I64, DType::Int64),
+        (S::U64, DType::UInt64),
+        (S::F16, DType::Float16),
+        (S::BF16, DType::BFloat16),
+        (S::F32, DType::Float32),
+        (S::F64, DType::Float64),
+        (S::F8_E4M3, DType::Float8E4M3),
+        (S::F8_E5M2, DType::Float8E5M2),
+        (S::F8_E8M0, DType::Float8E8M0),
+        (S::C64, DType::Complex64),
+    ]
+};
+
+fn dtype(t: safetensors::Dtype) -> Option<DType> {
+    DTYPES.iter().find(|(theirs, _)| *theirs == t).map(|(_, ours)| *ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let tensor = |dtype, shape: &[u64], bytes: &[u8]| TensorData::inline(dtype, shape.to_vec(), bytes).unwrap();
+        let tensors = BTreeMap::from([
+            ("b".to_owned(), tensor(DType::Int64, &[], &7i64.to_le_bytes())),
+            ("a".to_owned(), tensor(DType::BFloat16, &[2, 1], &[0x80, 0x3f, 0, 0x40])),
+            ("none".to_owned(), tensor(DType::Bool, &[0, 3], &[])),
+        ]);
+        let path = std::env::temp_dir().join(format!("etx-safetensors-{}", std::process::id()));
+        std::fs::write(&path, encode(&tensors).unwrap()).unwrap();
+        let again = open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(again.keys().collect::<Vec<_>>(), ["a", "b", "none"]);
+        for (name, data) in &tensors {
+            assert_eq!(
+                (data.dtype(), data.shape(), data.to_vec().unwrap()),
+                (again[name].dtype(), again[name].shape(), again[name].to_vec().unwrap())
+            );
+        }
+        let foreign = BTreeMap::from([("c".to_owned(), tensor(DType::Complex128, &[], &[0; 16]))]);
+        assert_eq!(encode(&foreign).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
 }

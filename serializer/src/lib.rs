@@ -8,7 +8,8 @@
 //! * [`emit`]: from "these inputs, these delegates, these outputs" to execution plans with their values numbered and their
 //!   memory planned, the way the reference does it.
 //! * [`mlx`]: the payload of the MLX delegate, from and to [`etx_ir::mlx::Program`].
-//! * [`flat`] and [`window`]: how untrusted bytes are read; [`error`]: how it is said when they are wrong.
+//! * [`flat`] and [`window`]: how untrusted bytes are read; [`error`]: how it is said when they are wrong; [`mod@file`]: how
+//!   files come to be completely or not at all.
 //!
 //! # Laws
 //! 1. *Hostile bytes end in an error.* Every read goes through a checked [`window::Window`]; offsets in errors are those of
@@ -60,6 +61,7 @@
 
 pub mod emit;
 pub mod error;
+pub mod file;
 pub mod flat;
 pub mod mlx;
 pub mod pte;

@@ -26,3 +26,6 @@ pub use print::SlotName;
 pub use program::{NamedSlot, Program, ShapeDim, Slot, Space, TensorMeta};
 pub use table::{INSTRUCTIONS, Instr};
 pub use verify::{Problem, ProblemKind};
+
+/// Name under which ExecuTorch finds the delegate that runs these programs.
+pub const BACKEND: &str = "MLXBackend";

@@ -578,6 +578,6 @@ fn problems_in_a_file_have_their_place() {
 fn a_full_disk_is_reported() {
     let contents = contents();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let e = super::write::stream(&lay_out(&contents).unwrap(), &full).unwrap_err();
+    let e = super::write::stream(&lay_out(&contents).unwrap(), &full, &|_, _| {}).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Io);
 }

@@ -1,14 +1,15 @@
 //! Writing: the layout first, then everything straight into its place, then the name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::layout::{Contents, Layout, Part, Source, lay_out};
 use super::stream::{fill, piece_len};
 use crate::error::{Error, Result};
+use crate::file::NewFile;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,12 +42,20 @@ pub struct Stats {
 ///   something else than a file.
 /// * [`Weights`](crate::ErrorKind::Weights) when the bytes of a weight cannot be produced.
 pub fn write(contents: &Contents, path: impl AsRef<Path>) -> Result<Stats> {
+    write_watched(contents, path, &|_, _| {})
+}
+
+/// As [`write()`], saying how far it is: `progress` gets the bytes that a thread has just written and those of the whole file.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_watched(contents: &Contents, path: impl AsRef<Path>, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Stats> {
     let path = path.as_ref();
     let named = |e: Error| e.within(path.display().to_string());
     let layout = lay_out(contents).map_err(named)?;
-    let temporary = Temporary::create(path)?;
-    stream(&layout, &temporary.file).map_err(named)?;
-    temporary.rename()?;
+    let file = NewFile::create(path)?;
+    stream(&layout, file.file(), progress).map_err(named)?;
+    file.complete()?;
     let copied = |part: &Part<'_>| match part.source {
         Source::Tensor(t) if t.file_range().is_some() => t.byte_len(),
         _ => 0,
@@ -63,7 +72,7 @@ pub fn write(contents: &Contents, path: impl AsRef<Path>) -> Result<Stats> {
 }
 
 /// Fills `file`, which is empty.
-pub(super) fn stream(layout: &Layout<'_>, file: &File) -> Result<()> {
+pub(super) fn stream(layout: &Layout<'_>, file: &File, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
     // Gaps are never written: they read as zeros.
     file.set_len(layout.file_bytes).map_err(|e| Error::io(format!("cannot make a file of {} bytes", layout.file_bytes), e))?;
     put(file, &layout.head, 0)?;
@@ -79,83 +88,22 @@ pub(super) fn stream(layout: &Layout<'_>, file: &File) -> Result<()> {
         })
         .collect();
     pieces.par_iter().try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, &(start, part)| {
-        let at = part.offset + start;
-        match part.source {
-            Source::Bytes(bytes) => put(file, bytes, at),
+        let bytes = match part.source {
+            Source::Bytes(bytes) => bytes,
             Source::Tensor(t) => {
                 let len = piece_len(t).min(t.byte_len() - start);
                 buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
                 fill(t, start, buffer)?;
-                put(file, buffer, at)
+                buffer.as_slice()
             }
-        }
+        };
+        put(file, bytes, part.offset + start)?;
+        progress(bytes.len() as u64, layout.file_bytes);
+        Ok(())
     })
 }
 
 /// Writes at a place; the file's own position is not used, so threads may share the file.
 fn put(file: &File, bytes: &[u8], at: u64) -> Result<()> {
     file.write_all_at(bytes, at).map_err(|e| Error::io(format!("cannot write {} bytes at {at}", bytes.len()), e))
-}
-
-/// A file that is removed unless it is renamed.
-struct Temporary {
-    file: File,
-    path: PathBuf,
-    /// Where it shall go.
-    target: PathBuf,
-    renamed: bool,
-}
-
-/// How many names for a temporary file are tried; others are left over from processes that were killed.
-const NAMES: u32 = 100;
-
-impl Temporary {
-    fn create(path: &Path) -> Result<Self> {
-        let refused = |what: &str, e: std::io::Error| Error::io(format!("cannot write {}: {what}", path.display()), e);
-        let kind = |e| std::io::Error::from(e);
-        let target = match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => return Err(refused("it is a folder", kind(std::io::ErrorKind::IsADirectory))),
-            // Renaming over a device would remove it.
-            Ok(meta) if !meta.is_file() => return Err(refused("it is not a regular file", kind(std::io::ErrorKind::InvalidInput))),
-            // The file behind a symbolic link is replaced, not the link.
-            Ok(_) => fs::canonicalize(path).map_err(|e| refused("its folder", e))?,
-            Err(_) => path.to_owned(),
-        };
-        if target.file_name().is_none() {
-            return Err(refused("it has no file name", kind(std::io::ErrorKind::InvalidInput)));
-        }
-        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        match fs::metadata(folder) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(refused(&format!("{} is not a folder", folder.display()), kind(std::io::ErrorKind::NotADirectory))),
-            Err(e) => return Err(refused(&format!("folder {}", folder.display()), e)),
-        }
-        let mut last = None;
-        for n in 0..NAMES {
-            // Not made from the target's name, which may already be as long as names can be.
-            let path = folder.join(format!(".etx-{}-{n}.tmp", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok(Temporary { file, path, target, renamed: false }),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => last = Some(e),
-                Err(e) => return Err(refused(&format!("in folder {}", folder.display()), e)),
-            }
-        }
-        Err(refused("no free temporary name", last.unwrap_or_else(|| kind(std::io::ErrorKind::AlreadyExists))))
-    }
-
-    fn rename(mut self) -> Result<()> {
-        fs::rename(&self.path, &self.target)
-            .map_err(|e| Error::io(format!("cannot rename {} to {}", self.path.display(), self.target.display()), e))?;
-        self.renamed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.renamed {
-            // Nothing can be done about a failure here, and what made us give up is reported already.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
