@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use etx_ir::DType;
+use etx_ir::mlx::BACKEND;
 use etx_serializer::mlx::decode_window;
 use etx_serializer::pte::PteFile;
 use etx_serializer::pte::model::{self, EValue, ExecutionPlan, Instruction, TensorShapeDynamism};
@@ -16,9 +17,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Machine;
 use crate::tensor::{Bool, ByteSource, Tensor};
 use crate::value::{Value, ValueSpec};
-
-/// The backend whose payloads this crate runs.
-const BACKEND: &str = "MLXBackend";
 
 /// Instructions one call may take before it counts as hung: the number after which ExecuTorch gives up.
 const MAX_STEPS: u64 = 10_000_000;

@@ -17,16 +17,13 @@ mod slots;
 
 use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::{Source, ValueId};
-use etx_ir::mlx::Instr;
+use etx_ir::mlx::{BACKEND, Instr};
 use etx_ir::program::{Method, Program};
 
 use crate::backend::{Backend, Delegate, Partition, Refusal, Verdict};
 use call::Call;
 use cx::{Cx, Origin};
 pub use ops::{Operator, operators};
-
-/// Name of the backend in ExecuTorch.
-pub(crate) const BACKEND: &str = "MLXBackend";
 
 /// The MLX backend; see the module page.
 #[derive(Clone, Debug, Default)]
