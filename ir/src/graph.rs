@@ -674,6 +674,19 @@ impl Graph {
     }
 }
 
+#[cfg(test)]
+impl Graph {
+    /// For tests of the verifier: a value, to make wrong what the graph keeps right.
+    pub(crate) fn break_value(&mut self, id: ValueId) -> &mut Value {
+        &mut self.values[id.index()]
+    }
+
+    /// Likewise, a node.
+    pub(crate) fn break_node(&mut self, id: NodeId) -> &mut Node {
+        self.node_mut(id)
+    }
+}
+
 fn drop_user(users: &mut Vec<NodeId>, id: NodeId) {
     // The newest use is most often the one that goes.
     if let Some(at) = users.iter().rposition(|&u| u == id) {

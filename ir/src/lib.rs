@@ -9,6 +9,8 @@ pub mod graph;
 pub mod program;
 pub mod pt2;
 pub mod safetensors;
+pub mod text;
+pub mod verify;
 pub mod weights;
 
 pub use dtype::DType;

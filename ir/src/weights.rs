@@ -204,6 +204,14 @@ impl TensorData {
         }
     }
 
+    /// The recipe that makes the bytes, if they are made by one.
+    pub fn derivation(&self) -> Option<&dyn Derive> {
+        match &self.0.source {
+            Source::Derived(d) => Some(&**d),
+            _ => None,
+        }
+    }
+
     /// Pieces asked of [`TensorData::produce`] start and end at multiples of this (or at the end).
     pub fn granule(&self) -> u64 {
         match &self.0.source {

@@ -26,8 +26,7 @@ impl Symbol {
     pub fn new(name: &str) -> Option<Self> {
         let mut chars = name.bytes();
         let head = chars.next()?;
-        ((head.is_ascii_alphabetic() || head == b'_') && chars.all(|c| c.is_ascii_alphanumeric() || c == b'_'))
-            .then(|| Self(name.into()))
+        ((head.is_ascii_alphabetic() || head == b'_') && chars.all(|c| c.is_ascii_alphanumeric() || c == b'_')).then(|| Self(name.into()))
     }
 
     /// Its name.
@@ -161,6 +160,9 @@ pub enum Num {
 /// Sums of more terms than this are not multiplied out: products of sums grow exponentially.
 const MAX_TERMS: usize = 64;
 
+/// Products of more factors are not gathered: powers of powers grow exponentially.
+const MAX_FACTORS: usize = 64;
+
 /// A polynomial: coefficient by sorted list of atoms (the empty list for the constant).
 type Poly = BTreeMap<Vec<Expr>, i64>;
 
@@ -214,6 +216,11 @@ impl Expr {
         Expr::Sym(s)
     }
 
+    /// The float as an expression. There is one nan: which bits a computation gives depends on the machine.
+    pub fn float(x: f64) -> Self {
+        Expr::Float(if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() })
+    }
+
     /// The number, if it is one.
     pub fn as_int(&self) -> Option<i64> {
         match self {
@@ -240,9 +247,29 @@ impl Expr {
     pub fn product<'a>(factors: impl IntoIterator<Item = &'a Expr>) -> Self {
         let factors: Vec<&Expr> = factors.into_iter().collect();
         let opaque = || Expr::Call(Func::Product, factors.iter().map(|e| (*e).clone()).collect());
-        let mut p = Poly::from([(vec![], 1)]);
-        for f in &factors {
-            let q = poly(f);
+        // Factors of one term first and together, so that a long product takes no longer than sorting it.
+        let (mut number, mut atoms, mut sums) = (1i64, Vec::new(), Vec::new());
+        for &f in &factors {
+            if matches!(f, Expr::Add(_)) {
+                sums.push(poly(f));
+                continue;
+            }
+            let (own, n) = term(f);
+            match number.checked_mul(n) {
+                Some(n) => number = n,
+                None => return opaque(),
+            }
+            atoms.extend(own);
+        }
+        if number == 0 {
+            return Expr::Int(0);
+        }
+        if atoms.len() > MAX_FACTORS {
+            return opaque();
+        }
+        atoms.sort();
+        let mut p = Poly::from([(atoms, number)]);
+        for q in sums {
             if p.len().saturating_mul(q.len()) > MAX_TERMS {
                 return opaque();
             }
@@ -250,6 +277,9 @@ impl Expr {
             for (a, n) in &p {
                 for (b, m) in &q {
                     let mut atoms: Vec<Expr> = a.iter().chain(b).cloned().collect();
+                    if atoms.len() > MAX_FACTORS {
+                        return opaque();
+                    }
                     atoms.sort();
                     let done = n.checked_mul(*m).and_then(|k| add_term(&mut next, atoms, k));
                     if done.is_none() {
@@ -282,7 +312,8 @@ impl Expr {
 
     /// `self // other`, rounded down.
     ///
-    /// Terms that the divisor divides come out of the division, so `(4*s + 3) // 4` is `s`.
+    /// Whole multiples of the divisor come out of the division, so that `(4*s + 3) // 4` is `s` and `(s - 1)//2 + 1` is
+    /// `(s + 1)//2`; a division of a division becomes one.
     #[must_use]
     pub fn floor_div(&self, other: &Expr) -> Self {
         let opaque = |a: &Expr, b: &Expr| Expr::Call(Func::FloorDiv, [a.clone(), b.clone()].into());
@@ -297,15 +328,21 @@ impl Expr {
         }
         let (mut whole, mut rest) = (Poly::new(), Poly::new());
         for (a, m) in poly(self) {
-            match without(&a, &atoms) {
-                Some(left) if m % n == 0 => whole.insert(left, m / n),
-                _ => rest.insert(a, m),
-            };
+            match without(&a, &atoms).and_then(|left| Some((left, m.checked_div_euclid(n)?, m.checked_rem_euclid(n)?))) {
+                Some((left, quotient, remainder)) => {
+                    whole.insert(left, quotient);
+                    rest.insert(a, remainder);
+                }
+                None => {
+                    rest.insert(a, m);
+                }
+            }
         }
         let rest = from_poly(rest);
         let rest = match (&rest, other) {
             (Expr::Int(0), _) => Expr::Int(0),
             (Expr::Int(r), Expr::Int(d)) => r.checked_div_euclid_floor(*d).map_or_else(|| opaque(&rest, other), Expr::Int),
+            (_, Expr::Int(d @ 1..)) => divided_again(&rest, *d).unwrap_or_else(|| opaque(&rest, other)),
             _ => opaque(&rest, other),
         };
         from_poly(whole).plus(&rest)
@@ -317,9 +354,13 @@ impl Expr {
         if let Expr::Int(d) = other
             && *d != 0
         {
-            let rest = from_poly(poly(self).into_iter().filter(|(_, m)| m.checked_rem(*d) != Some(0)).collect());
+            let rest = |m: i64| if *d > 0 { m.rem_euclid(*d) } else { m.checked_rem(*d).map_or(0, |r| if r == 0 { 0 } else { m }) };
+            let rest = from_poly(poly(self).into_iter().map(|(a, m)| (a, rest(m))).collect());
             return match rest {
-                Expr::Int(r) => Expr::Int(r.rem_euclid(*d) + if *d < 0 && r.rem_euclid(*d) != 0 { *d } else { 0 }),
+                Expr::Int(r) => {
+                    let r = r.wrapping_rem_euclid(*d);
+                    Expr::Int(if *d < 0 && r != 0 { r + *d } else { r })
+                }
                 rest => Expr::Call(Func::Mod, [rest, other.clone()].into()),
             };
         }
@@ -338,7 +379,11 @@ impl Expr {
             (Func::CeilDiv, [a, b]) => return a.plus(b).minus(&Expr::Int(1)).floor_div(b),
             (Func::Mod, [a, b]) => return a.modulo(b),
             (Func::ModularIndexing, [a, b, m]) => return a.floor_div(b).modulo(m),
-            (Func::Pow, [a, Expr::Int(n @ 0..=16)]) => return Expr::product(std::iter::repeat_n(a, *n as usize)),
+            (Func::Pow, [a, Expr::Int(n @ 0..=16)]) => match Expr::product(std::iter::repeat_n(a, *n as usize)) {
+                // Not multiplied out: sixteen copies would be no better.
+                Expr::Call(Func::Product, _) => return Expr::Call(func, args.into()),
+                product => return product,
+            },
             (Func::Max | Func::Min, _) => return extremum(func, args),
             (Func::Eq | Func::Ne | Func::Lt | Func::Le, [a, b]) => {
                 if let Expr::Int(d) = a.minus(b) {
@@ -356,7 +401,7 @@ impl Expr {
         match call.eval(&|_| None) {
             Some(Num::Int(n)) => Expr::Int(n),
             Some(Num::Bool(b)) => Expr::Bool(b),
-            Some(Num::Float(x)) => Expr::Float(x.to_bits()),
+            Some(Num::Float(x)) => Expr::float(x),
             None => call,
         }
     }
@@ -431,6 +476,21 @@ fn without(a: &[Expr], b: &[Expr]) -> Option<Vec<Expr>> {
         left.remove(at);
     }
     Some(left)
+}
+
+/// `e // by` where `e` is a floor division by a number, with a number added or not: `(x//b + k) // by` is
+/// `(x + b*k) // (b*by)` for positive `b` and `by`.
+fn divided_again(e: &Expr, by: i64) -> Option<Expr> {
+    let (k, division) = match e {
+        Expr::Add(terms) => match &terms[..] {
+            [Expr::Int(k), division] => (*k, division),
+            _ => return None,
+        },
+        division => (0, division),
+    };
+    let Expr::Call(Func::FloorDiv, args) = division else { return None };
+    let [x, Expr::Int(b @ 1..)] = &args[..] else { return None };
+    Some(x.plus(&Expr::Int(b.checked_mul(k)?)).floor_div(&Expr::Int(b.checked_mul(by)?)))
 }
 
 fn extremum(func: Func, args: Vec<Expr>) -> Expr {
@@ -541,33 +601,33 @@ impl fmt::Display for Expr {
         match self {
             Expr::Int(n) => write!(f, "{n}"),
             Expr::Bool(b) => write!(f, "{b}"),
-            Expr::Float(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
+            Expr::Float(bits) => match f64::from_bits(*bits) {
+                // A sign before a name would be a product.
+                f64::NEG_INFINITY => f.write_str("Float('-inf')"),
+                x => write!(f, "{x:?}"),
+            },
+            Expr::Sym(s) if parse::is_reserved(s.name()) => write!(f, "Symbol('{s}')"),
             Expr::Sym(s) => write!(f, "{s}"),
             Expr::Add(terms) => {
                 // Numbers sort first; people write them last.
                 let (numbers, others): (Vec<_>, Vec<_>) = terms.iter().partition(|t| matches!(t, Expr::Int(_)));
                 for (i, t) in others.into_iter().chain(numbers).enumerate() {
-                    let text = t.to_string();
-                    match (i, text.strip_prefix('-')) {
-                        (0, _) => f.write_str(&text)?,
-                        (_, Some(rest)) => write!(f, " - {rest}")?,
-                        (_, None) => write!(f, " + {text}")?,
+                    match t {
+                        _ if i == 0 => write!(f, "{t}")?,
+                        Expr::Int(n) if *n < 0 && *n != i64::MIN => write!(f, " - {}", n.unsigned_abs())?,
+                        Expr::Mul(factors) => match factors.split_first() {
+                            Some((Expr::Int(n), rest)) if *n < 0 && *n != i64::MIN => {
+                                write!(f, " - {}*", n.unsigned_abs())?;
+                                write_product(f, rest)?;
+                            }
+                            _ => write!(f, " + {t}")?,
+                        },
+                        _ => write!(f, " + {t}")?,
                     }
                 }
                 Ok(())
             }
-            Expr::Mul(factors) => {
-                for (i, e) in factors.iter().enumerate() {
-                    if i > 0 {
-                        f.write_str("*")?;
-                    }
-                    match e {
-                        Expr::Add(_) => write!(f, "({e})")?,
-                        e => write!(f, "{e}")?,
-                    }
-                }
-                Ok(())
-            }
+            Expr::Mul(factors) => write_product(f, factors),
             Expr::Call(func, args) => {
                 write!(f, "{}(", func.name())?;
                 for (i, a) in args.iter().enumerate() {
@@ -577,6 +637,20 @@ impl fmt::Display for Expr {
             }
         }
     }
+}
+
+/// Factors with `*` between them.
+fn write_product(f: &mut fmt::Formatter<'_>, factors: &[Expr]) -> fmt::Result {
+    for (i, e) in factors.iter().enumerate() {
+        if i > 0 {
+            f.write_str("*")?;
+        }
+        match e {
+            Expr::Add(_) => write!(f, "({e})")?,
+            e => write!(f, "{e}")?,
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Expr {

@@ -5,6 +5,36 @@ use super::{Expr, Func, Symbol};
 /// Nesting deeper than this is refused; torch's own expressions stay below ten.
 const MAX_DEPTH: u32 = 100;
 
+/// Calls in calls of a result: less, so that what is printed can be read again.
+const MAX_HEIGHT: u32 = 64;
+
+/// Products and functions of more parts than this are refused: multiplying out can repeat their operands.
+const MAX_SIZE: usize = 4096;
+
+/// Names that stand for something else when they stand alone.
+pub(super) fn is_reserved(name: &str) -> bool {
+    matches!(name, "true" | "True" | "false" | "False" | "inf" | "NaN")
+}
+
+/// Calls in calls.
+fn height(e: &Expr) -> u32 {
+    match e {
+        Expr::Int(_) | Expr::Bool(_) | Expr::Float(_) | Expr::Sym(_) => 0,
+        Expr::Add(args) | Expr::Mul(args) => args.iter().map(height).max().unwrap_or(0),
+        Expr::Call(_, args) => 1 + args.iter().map(height).max().unwrap_or(0),
+    }
+}
+
+/// Counts the parts of an expression off `left`; false as soon as that is used up.
+fn fits(e: &Expr, left: &mut usize) -> bool {
+    *left = left.saturating_sub(1);
+    match e {
+        _ if *left == 0 => false,
+        Expr::Int(_) | Expr::Bool(_) | Expr::Float(_) | Expr::Sym(_) => true,
+        Expr::Add(args) | Expr::Mul(args) | Expr::Call(_, args) => args.iter().all(|a| fits(a, left)),
+    }
+}
+
 impl Expr {
     /// Parses any of the three notations.
     ///
@@ -14,7 +44,10 @@ impl Expr {
         let mut p = Parser { text, at: 0, depth: 0 };
         let e = p.expression()?;
         p.blank();
-        if p.at < text.len() { Err(p.wrong("more text than one expression")) } else { Ok(e) }
+        if p.at < text.len() {
+            return Err(p.wrong("more text than one expression"));
+        }
+        if height(&e) > MAX_HEIGHT { Err(p.wrong("expression nested too deeply")) } else { Ok(e) }
     }
 }
 
@@ -53,22 +86,40 @@ impl<'a> Parser<'a> {
         rest.get(..n).unwrap_or("")
     }
 
-    fn expression(&mut self) -> Result<Expr, String> {
+    fn deeper(&mut self) -> Result<(), String> {
         self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(self.wrong("expression nested too deeply"));
-        }
+        if self.depth > MAX_DEPTH { Err(self.wrong("expression nested too deeply")) } else { Ok(()) }
+    }
+
+    fn sized(&self, e: Expr) -> Result<Expr, String> {
+        let mut left = MAX_SIZE;
+        if fits(&e, &mut left) { Ok(e) } else { Err(self.wrong("expression too large")) }
+    }
+
+    fn expression(&mut self) -> Result<Expr, String> {
+        self.deeper()?;
         let mut e = self.product()?;
+        let mut terms = Vec::new();
         loop {
             if self.eat("+") {
-                e = e.plus(&self.product()?);
+                terms.push(self.product()?);
             } else if self.eat("-") {
-                e = e.minus(&self.product()?);
+                terms.push(self.product()?.times(&Expr::Int(-1)));
             } else {
                 break;
             }
         }
-        let comparison = [("==", Func::Eq, false), ("!=", Func::Ne, false), ("<=", Func::Le, false), (">=", Func::Le, true), ("<", Func::Lt, false), (">", Func::Lt, true)];
+        if !terms.is_empty() {
+            e = Expr::sum(std::iter::once(&e).chain(&terms));
+        }
+        let comparison = [
+            ("==", Func::Eq, false),
+            ("!=", Func::Ne, false),
+            ("<=", Func::Le, false),
+            (">=", Func::Le, true),
+            ("<", Func::Lt, false),
+            (">", Func::Lt, true),
+        ];
         for (token, func, swap) in comparison {
             if self.eat(token) {
                 let b = self.expression()?;
@@ -82,16 +133,26 @@ impl<'a> Parser<'a> {
 
     fn product(&mut self) -> Result<Expr, String> {
         let mut e = self.power()?;
+        let depth = self.depth;
         loop {
+            // Each division nests what stands before it.
             if self.eat("//") {
+                self.deeper()?;
                 e = e.floor_div(&self.power()?);
             } else if self.eat("/") {
+                self.deeper()?;
                 e = Expr::call(Func::TrueDiv, vec![e, self.power()?]);
             } else if self.eat("%") {
+                self.deeper()?;
                 e = e.modulo(&self.power()?);
-            } else if !self.rest().trim_start().starts_with("**") && self.eat("*") {
-                e = e.times(&self.power()?);
+            } else if self.eat("*") {
+                let mut factors = vec![e, self.power()?];
+                while self.eat("*") {
+                    factors.push(self.power()?);
+                }
+                e = self.sized(Expr::product(&factors))?;
             } else {
+                self.depth = depth;
                 return Ok(e);
             }
         }
@@ -99,7 +160,11 @@ impl<'a> Parser<'a> {
 
     fn power(&mut self) -> Result<Expr, String> {
         let base = self.factor()?;
-        if self.eat("**") { Ok(Expr::call(Func::Pow, vec![base, self.factor()?])) } else { Ok(base) }
+        if !self.eat("**") {
+            return Ok(base);
+        }
+        let power = Expr::call(Func::Pow, vec![base, self.factor()?]);
+        self.sized(power)
     }
 
     fn factor(&mut self) -> Result<Expr, String> {
@@ -109,10 +174,7 @@ impl<'a> Parser<'a> {
                 self.at -= 1;
                 return self.number();
             }
-            self.depth += 1;
-            if self.depth > MAX_DEPTH {
-                return Err(self.wrong("expression nested too deeply"));
-            }
+            self.deeper()?;
             let e = self.factor()?.times(&Expr::Int(-1));
             self.depth -= 1;
             return Ok(e);
@@ -142,7 +204,7 @@ impl<'a> Parser<'a> {
         if let Ok(n) = text.parse() {
             return Ok(Expr::Int(n));
         }
-        text.parse().map(|x: f64| Expr::Float(x.to_bits())).map_err(|_| self.wrong("not a number"))
+        text.parse().map(Expr::float).map_err(|_| self.wrong("not a number"))
     }
 
     fn name(&mut self) -> Result<Expr, String> {
@@ -163,7 +225,7 @@ impl<'a> Parser<'a> {
                 return if name == "Symbol" {
                     Symbol::new(text).map(Expr::Sym).ok_or_else(|| self.wrong("not a symbol"))
                 } else {
-                    text.parse().map(|x: f64| Expr::Float(x.to_bits())).map_err(|_| self.wrong("not a number"))
+                    text.parse().map(Expr::float).map_err(|_| self.wrong("not a number"))
                 };
             }
             _ => {}
@@ -178,7 +240,8 @@ impl<'a> Parser<'a> {
             }
             args.push(self.expression()?);
         }
-        self.build(name, args)
+        let built = self.build(name, args)?;
+        self.sized(built)
     }
 
     fn quoted(&mut self) -> Result<&'a str, String> {
@@ -199,7 +262,8 @@ impl<'a> Parser<'a> {
     }
 
     fn build(&self, name: &str, mut args: Vec<Expr>) -> Result<Expr, String> {
-        let arity = |n: usize| if args.len() == n { Ok(()) } else { Err(self.wrong(&format!("{name} takes {n} arguments, not {}", args.len()))) };
+        let arity =
+            |n: usize| if args.len() == n { Ok(()) } else { Err(self.wrong(&format!("{name} takes {n} arguments, not {}", args.len()))) };
         Ok(match name {
             "Integer" | "Identity" => {
                 arity(1)?;

@@ -12,6 +12,10 @@ fn equal_by_arithmetic_is_equal_by_structure() {
     assert_eq!(e("(4*s0*s1)//(2*s0)"), e("2*s1"));
     assert_eq!(e("(4*s0 + 7) % 4"), e("3"));
     assert_eq!(e("Max(s0, 3, Max(2, s0))"), e("Max(3, s0)"));
+    assert_eq!(e("(s0 - 1)//2 + 1"), e("(s0 + 1)//2"));
+    assert_eq!(e("s0 + (-s0)//2"), e("s0//2"));
+    assert_eq!(e("((s0 - 1)//2 + 2)//2"), e("(s0 + 3)//4"));
+    assert_eq!(e("(-s0 + 3) % 2"), e("(s0 + 1) % 2"));
     assert_eq!(e("-7 // 2"), Expr::Int(-4));
     assert_eq!(e("-7 % 3"), Expr::Int(2));
     assert_eq!(e("7 % -3"), Expr::Int(-2));
@@ -27,7 +31,19 @@ fn srepr_of_sympy_is_read() {
 
 #[test]
 fn text_reads_back_to_the_same_value() {
-    for text in ["s0", "-3", "2*s0*s1 - s2 + 4", "FloorDiv(s0 + 1, 3) - 7", "Le(u0, 126)", "Max(1, s0)", "Mod(s3, 4)*2", "-s0 - 1", "0.5", "-9223372036854775808", "FloatPow(s0, 0.5)"] {
+    for text in [
+        "s0",
+        "-3",
+        "2*s0*s1 - s2 + 4",
+        "FloorDiv(s0 + 1, 3) - 7",
+        "Le(u0, 126)",
+        "Max(1, s0)",
+        "Mod(s3, 4)*2",
+        "-s0 - 1",
+        "0.5",
+        "-9223372036854775808",
+        "FloatPow(s0, 0.5)",
+    ] {
         let x = e(text);
         assert_eq!(e(&x.to_string()), x, "{text}");
     }
@@ -62,10 +78,86 @@ fn bounds_follow_the_ranges() {
     assert_eq!(r.bounds(&e("1 - s0")), Range { min: Some(-7), max: Some(-1) });
     assert_eq!(r.bounds(&e("s0*s0")), Range { min: Some(4), max: Some(64) });
     assert_eq!(r.bounds(&e("(s0 - 5)//2")), Range { min: Some(-2), max: Some(1) });
+    assert_eq!(r.bounds(&e("(-s0)//2")), Range { min: Some(-4), max: Some(-1) });
+    assert_eq!(r.bounds(&e("s0 - s0//2")), Range { min: Some(1), max: Some(4) });
     assert_eq!(r.bounds(&e("u0 % 16")), Range { min: Some(0), max: Some(15) });
     assert_eq!(r.equal(&e("s0 + u0"), &e("u0 + s0")), Some(true));
     assert_eq!(r.equal(&e("s0"), &e("9")), Some(false));
     assert_eq!(r.equal(&e("s0"), &e("4")), None);
     assert_eq!(r.at_most(&e("s0"), &e("u0 + 8")), Some(true));
     assert_eq!(r.bounds(&e("s9")), Range { min: Some(0), max: None });
+}
+
+#[test]
+fn divisions_keep_their_value_in_canonical_form() {
+    let floor = |a: i64, b: i64| a.div_euclid(b) - i64::from(b < 0 && a.rem_euclid(b) != 0);
+    for (m, k, d, j, c) in (0..4000i64).map(|i| (i % 11 - 5, i % 7 - 3, i % 5 - 2, i % 3 - 1, i % 4 + 1)).filter(|t| t.2 != 0) {
+        let once = Expr::sum([&e("s0").times(&m.into()), &k.into()]).floor_div(&d.into());
+        let twice = once.plus(&j.into()).floor_div(&c.into());
+        let rest = Expr::sum([&e("s0").times(&m.into()), &k.into()]).modulo(&d.into());
+        for s in [0, 1, 2, 3, 7, 12] {
+            let (at, n) = (|_: &Symbol| Some(s), m * s + k);
+            assert_eq!(once.eval_int(&at), Some(floor(n, d)), "({m}*{s} + {k}) // {d}");
+            assert_eq!(twice.eval_int(&at), Some(floor(floor(n, d) + j, c)), "(({m}*{s} + {k}) // {d} + {j}) // {c}");
+            assert_eq!(rest.eval_int(&at), Some(n - d * floor(n, d)), "({m}*{s} + {k}) % {d}");
+            let mut r = Ranges::default();
+            r.0.insert(Symbol::new("s0").unwrap(), Range { min: Some(s), max: Some(s + 3) });
+            for x in [&once, &twice] {
+                let (b, v) = (r.bounds(x), x.eval_int(&at).unwrap());
+                assert!(b.min.is_none_or(|m| m <= v) && b.max.is_none_or(|m| v <= m), "{x} at {s}: {v} is not in {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn awkward_numbers_and_names_read_back_too() {
+    let floats = [f64::NEG_INFINITY, f64::INFINITY, f64::NAN, -f64::NAN, -0.0, -0.25, 1e300, 5e-324];
+    let mut all: Vec<Expr> = floats.into_iter().map(Expr::float).collect();
+    all.extend(["inf", "NaN", "True", "false"].map(|name| Expr::Sym(Symbol::new(name).unwrap())));
+    all.extend([
+        e("s0 - 0.25 + 0.5"),
+        e("s0").plus(&Expr::Int(i64::MIN)),
+        e("s0").times(&Expr::Int(i64::MIN)).plus(&e("u0")),
+        e("0.0/0.0"),
+    ]);
+    for x in &all {
+        assert_eq!(e(&x.to_string()), *x, "{x}");
+        let sum = e("s1*s2 + 7").plus(x);
+        assert_eq!(e(&sum.to_string()), sum, "{sum}");
+        let product = e("s1 + 1").times(x);
+        assert_eq!(e(&product.to_string()), product, "{product}");
+    }
+}
+
+#[test]
+fn arithmetic_at_the_limits_is_left_alone() {
+    assert_eq!(e("-9223372036854775808 % -1"), Expr::Int(0));
+    assert_eq!(e("(-9223372036854775808*s0) // (-1*s0)").eval_int(&|_| Some(1)), None);
+    assert_eq!(e("-9223372036854775808 // -1").eval_int(&|_| None), None);
+    let mut r = Ranges::default();
+    r.0.insert(Symbol::new("s0").unwrap(), Range { min: Some(1), max: Some(0) });
+    r.0.insert(Symbol::new("u0").unwrap(), Range { min: Some(1), max: Some(i64::MIN) });
+    assert_eq!(r.bounds(&e("7 // s0")), Range::ANY);
+    assert_eq!(r.bounds(&e("s1 % u0")).min, Some(0));
+}
+
+#[test]
+fn a_few_characters_do_not_become_a_large_expression() {
+    let (mut power, mut ceil, mut sums) = ("s0".to_owned(), "s0".to_owned(), "s0 // 7".to_owned());
+    let sum = (0..60).map(|i| format!("s{i}")).collect::<Vec<_>>().join(" + ");
+    for _ in 0..8 {
+        power = format!("({power})**16");
+        ceil = format!("CeilDiv(s8, CeilDiv(s9, {ceil}))");
+        sums = format!("(({sums})*({sum})) // 7");
+    }
+    for text in [power, ceil, sums] {
+        assert!(Expr::parse(&text).unwrap_err().contains("too large"), "{text}");
+    }
+    assert_eq!(e(&e("(s0**16)**16").to_string()), e("(s0**16)**16"));
+    assert!(Expr::parse(&format!("s0{}", "//s1".repeat(1_000_000))).unwrap_err().contains("nested too deeply"));
+    // Long but flat is only long.
+    let long = (0..50_000).map(|i| format!("s{i}")).collect::<Vec<_>>().join(" + ");
+    assert_eq!(e(&e(&long).to_string()), e(&long));
+    assert!(Expr::parse(&vec!["s0"; 50_000].join("*")).is_err());
 }
