@@ -1,0 +1,88 @@
+//! One spelling for each operation.
+//!
+//! ATen has many names for few things. Which spelling stands for which is in one place, the table in `table.rs`; this
+//! pass makes every call that is in it a call of the spelling that the rest of etx knows. Canonical calls have
+//! dimensions counted from 0, literal sizes wherever the result type knows them, an explicit element type where they
+//! create tensors, and no layout, device or memory format.
+//!
+//! A rewrite never looks past the call and the types around it, and results keep their types.
+
+mod casts;
+mod create;
+mod layers;
+mod pointwise;
+mod reduce;
+mod shape;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use etx_ir::error::Error;
+use etx_ir::op::OpId;
+
+use crate::rewrite::{Patch, Rule, Site};
+
+/// See the [module page](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Canonicalise;
+
+/// What becomes of a spelling.
+#[derive(Clone, Copy)]
+pub(crate) enum To {
+    /// A call of this operator with the same arguments.
+    Same(OpId),
+    /// What the function makes of it, if it can.
+    Made(fn(&mut Site<'_>) -> Option<Patch>),
+}
+
+static TABLE: LazyLock<HashMap<OpId, To>> = LazyLock::new(|| {
+    let mut map = HashMap::new();
+    for (ops, to) in table::TABLE {
+        for op in *ops {
+            map.insert(*op, *to);
+        }
+    }
+    map
+});
+
+impl Rule for Canonicalise {
+    fn name(&self) -> &'static str {
+        "canonicalise"
+    }
+
+    fn law(&self) -> &'static str {
+        "every operation has one spelling, that of the table; types in and out are compared, values are not touched"
+    }
+
+    fn rewrite(&self, site: &mut Site<'_>) -> Result<Option<Patch>, Error> {
+        let op = site.op();
+        Ok(match TABLE.get(&op) {
+            Some(To::Same(to)) => Some(Patch::Call(*to, site.node().args.clone())),
+            Some(To::Made(f)) => f(site),
+            // Operators whose name says that they copy what another one only views.
+            None => op.copy_to_view().map(|view| Patch::Call(view, site.node().args.clone())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_names_every_spelling_once_and_leads_somewhere() {
+        let mut seen = BTreeSet::new();
+        for (ops, to) in table::TABLE {
+            for op in *ops {
+                assert!(seen.insert(op.target()), "{op} stands twice");
+                if let To::Same(to) = to {
+                    assert!(to.schema().args.len() == op.schema().args.len(), "{op} and {to} take different arguments");
+                    assert!(!matches!(TABLE.get(to), Some(To::Same(_))), "{op} takes two steps");
+                }
+            }
+        }
+    }
+}

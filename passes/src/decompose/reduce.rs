@@ -1,0 +1,103 @@
+//! Reductions.
+
+use etx_ir::error::Error;
+use etx_ir::graph::Arg;
+use etx_ir::op;
+use etx_ir::sym::Dim;
+
+use super::pen::Pen;
+use crate::calls::{as_ints, wrap};
+use crate::rewrite::{Patch, Site};
+
+type Result = std::result::Result<Option<Patch>, Error>;
+
+fn reduced(site: &Site<'_>) -> Option<(Vec<usize>, bool)> {
+    let rank = site.operand(0)?.rank();
+    let dims = as_ints(site.arg("dim"))?.into_iter().map(|d| wrap(d, rank)).collect::<Option<_>>()?;
+    Some((dims, site.arg("keepdim").as_bool() == Some(true)))
+}
+
+/// `sum((x - mean)²) / (n - correction)`. Source: torch.var.
+fn spread(site: &mut Site<'_>) -> std::result::Result<Option<Arg>, Error> {
+    let (Some((dims, keep)), Some(correction)) = (reduced(site), site.arg("correction").as_float()) else { return Ok(None) };
+    let mut p = Pen(site);
+    let x = p.wide(&p.0.nth(0).clone())?;
+    let t = p.ty(&x)?;
+    let count: Option<i64> = dims.iter().map(|&d| t.shape.get(d).and_then(Dim::as_int)).product();
+    let Some(count) = count.filter(|_| !t.dtype.is_complex()) else { return Ok(None) };
+    let mean = p.reduce(op!("aten.mean.dim"), &x, &dims, true)?;
+    let centred = p.sub(&x, &mean)?;
+    let squares = p.square(&centred)?;
+    let sum = p.reduce(op!("aten.sum.dim_IntList"), &squares, &dims, keep)?;
+    // As torch: never less than nothing, so that too small a sample gives infinity or NaN.
+    p.div(&sum, (count as f64 - correction).max(0.0)).map(Some)
+}
+
+/// Source: torch.var.
+pub(super) fn var(site: &mut Site<'_>) -> Result {
+    match spread(site)? {
+        Some(v) => Pen(site).done(v),
+        None => Ok(None),
+    }
+}
+
+/// The square root of the variance. Source: torch.std.
+pub(super) fn std(site: &mut Site<'_>) -> Result {
+    match spread(site)? {
+        Some(v) => {
+            let mut p = Pen(site);
+            let y = p.sqrt(&v)?;
+            p.done(y)
+        }
+        None => Ok(None),
+    }
+}
+
+/// `log(sum(exp(x - m))) + m` with `m` the largest, infinities taken as 0. Source: torch.logsumexp and its decomposition.
+pub(super) fn logsumexp(site: &mut Site<'_>) -> Result {
+    let Some((dims, keep)) = reduced(site) else { return Ok(None) };
+    let mut p = Pen(site);
+    let x = p.wide(&p.0.nth(0).clone())?;
+    if !p.ty(&x)?.dtype.is_float() {
+        return Ok(None);
+    }
+    let max = p.reduce(op!("aten.amax.default"), &x, &dims, true)?;
+    let size = p.abs(&max)?;
+    let infinite = p.eq(&size, f64::INFINITY)?;
+    let max = p.select(&infinite, 0.0, &max)?;
+    let shifted = p.sub(&x, &max)?;
+    let grown = p.exp(&shifted)?;
+    let sum = p.reduce(op!("aten.sum.dim_IntList"), &grown, &dims, true)?;
+    let log = p.log(&sum)?;
+    let mut y = p.add(&log, &max)?;
+    if !keep {
+        y = p.call(op!("aten.squeeze.dims"), vec![y, crate::calls::ints(dims.iter().map(|&d| d as i64))])?;
+    }
+    p.done(y)
+}
+
+/// `sum(x) / n`. Source: torch.mean.
+pub(super) fn mean(site: &mut Site<'_>) -> Result {
+    let Some((dims, keep)) = reduced(site) else { return Ok(None) };
+    if *site.arg("dtype") != Arg::None {
+        return Ok(None);
+    }
+    let mut p = Pen(site);
+    let x = p.wide(&p.0.nth(0).clone())?;
+    let t = p.ty(&x)?;
+    let Some(count) = dims.iter().map(|&d| t.shape.get(d).and_then(Dim::as_int)).product::<Option<i64>>() else { return Ok(None) };
+    let sum = p.reduce(op!("aten.sum.dim_IntList"), &x, &dims, keep)?;
+    let y = p.div(&sum, count as f64)?;
+    p.done(y)
+}
+
+/// `not any(not x)`. Source: torch.all.
+pub(super) fn all(site: &mut Site<'_>) -> Result {
+    let Some((dims, keep)) = reduced(site) else { return Ok(None) };
+    let mut p = Pen(site);
+    let x = p.0.nth(0).clone();
+    let none = p.not(&x)?;
+    let any = p.reduce(op!("aten.any.dims"), &none, &dims, keep)?;
+    let y = p.not(&any)?;
+    p.done(y)
+}

@@ -1,0 +1,61 @@
+//! The table of formulas. Each formula says where it is from.
+
+use etx_ir::op;
+use etx_ir::op::OpId;
+
+use super::{Formula, activation, attention, linear, norm, reduce, shape};
+
+/// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
+pub(super) const TABLE: &[(&[OpId], Formula)] = &[
+    // Products.
+    (&[op!("aten.linear.default")], linear::linear),
+    (&[op!("aten.addmm.default")], linear::addmm),
+    (&[op!("aten.addmv.default")], linear::addmv),
+    (&[op!("aten.baddbmm.default")], linear::baddbmm),
+    (&[op!("aten.matmul.default")], linear::matmul),
+    (&[op!("aten.mm.default")], linear::mm),
+    (&[op!("aten.mv.default")], linear::mv),
+    (&[op!("aten.dot.default"), op!("aten.vdot.default"), op!("aten.inner.default")], linear::dot),
+    (&[op!("aten.outer.default")], linear::outer),
+    // Attention.
+    (&[op!("aten.scaled_dot_product_attention.default")], attention::attention),
+    (&[op!("aten._softmax.default")], attention::softmax),
+    (&[op!("aten._log_softmax.default")], attention::log_softmax),
+    // Normalisation.
+    (&[op!("aten.layer_norm.default")], norm::layer_norm),
+    (&[op!("aten.rms_norm.default")], norm::rms_norm),
+    (&[op!("aten.group_norm.default")], norm::group_norm),
+    (&[op!("aten.batch_norm.default")], norm::batch_norm),
+    (&[op!("aten.instance_norm.default")], norm::instance_norm),
+    // Activation.
+    (&[op!("aten.silu.default")], activation::silu),
+    (&[op!("aten.gelu.default")], activation::gelu),
+    (&[op!("aten.relu.default")], activation::relu),
+    (&[op!("aten.leaky_relu.default")], activation::leaky_relu),
+    (&[op!("aten.hardsigmoid.default")], activation::hardsigmoid),
+    (&[op!("aten.hardswish.default")], activation::hardswish),
+    (&[op!("aten.softplus.default")], activation::softplus),
+    (&[op!("aten.mish.default")], activation::mish),
+    (&[op!("aten.elu.default")], activation::elu),
+    (&[op!("aten.selu.default")], activation::selu),
+    (&[op!("aten.celu.default")], activation::celu),
+    (&[op!("aten.glu.default")], activation::glu),
+    (&[op!("aten.log_sigmoid.default")], activation::log_sigmoid),
+    (&[op!("aten.threshold.default")], activation::threshold),
+    (&[op!("aten.prelu.default"), op!("aten._prelu_kernel.default")], activation::prelu),
+    (&[op!("aten.addcmul.default")], activation::addcmul),
+    (&[op!("aten.addcdiv.default")], activation::addcdiv),
+    (&[op!("aten.lerp.Scalar"), op!("aten.lerp.Tensor")], activation::lerp),
+    // Reductions.
+    (&[op!("aten.var.correction")], reduce::var),
+    (&[op!("aten.std.correction")], reduce::std),
+    (&[op!("aten.logsumexp.default")], reduce::logsumexp),
+    (&[op!("aten.mean.dim")], reduce::mean),
+    (&[op!("aten.all.dims")], reduce::all),
+    // Arrangement.
+    (&[op!("aten.stack.default")], shape::stack),
+    (&[op!("aten.split_with_sizes.default")], shape::split_with_sizes),
+    (&[op!("aten.repeat_interleave.self_int")], shape::repeat_interleave),
+    (&[op!("aten.roll.default")], shape::roll),
+    (&[op!("aten.select.int")], shape::select),
+];
