@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Unsupported,
     /// No shape rule accepts these operands.
     Shape,
+    /// etx contradicts itself.
+    Bug,
 }
 
 /// An error with all the findings that belong to it, each complete in itself.
@@ -63,6 +65,13 @@ impl Error {
         self
     }
 
+    /// The same error, found where only a mistake of etx can have put it.
+    #[must_use]
+    pub fn into_bug(mut self) -> Self {
+        self.0.kind = ErrorKind::Bug;
+        self.help("this is a bug in etx; please report it")
+    }
+
     /// What kind of error it is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -71,6 +80,17 @@ impl Error {
     /// The findings, in the order of the program.
     pub fn findings(&self) -> &[String] {
         &self.0.findings
+    }
+
+    /// What to do about it, where something can be done.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+
+    /// The findings with the places they were made in: each is complete in itself.
+    pub fn sentences(&self) -> impl Iterator<Item = String> + '_ {
+        let place: String = self.0.context.iter().rev().map(|c| format!("{c}: ")).collect();
+        self.0.findings.iter().map(move |f| format!("{place}{f}"))
     }
 }
 

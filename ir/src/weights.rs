@@ -26,7 +26,10 @@ struct Inner {
 
 enum Source {
     /// Row-major elements at `offset` of a mapped file.
-    Mapped { file: MappedFile, offset: u64 },
+    Mapped {
+        file: MappedFile,
+        offset: u64,
+    },
     Inline(Arc<[u8]>),
     Derived(Arc<dyn Derive>),
 }
@@ -270,11 +273,11 @@ impl fmt::Debug for TensorData {
 /// Elements of a strided view of another tensor's storage, in row-major order.
 ///
 /// Weights keep the strides they had in Python (transposed, channels-last, expanded); consumers want them contiguous.
-pub struct Strided {
+struct Strided {
     storage: [TensorData; 1],
-    element: usize,
-    shape: Vec<u64>,
-    strides: Vec<u64>,
+    element: u64,
+    /// Sizes and strides in elements, outermost first, neighbours merged where they make one run.
+    dims: Vec<(u64, u64)>,
     offset: u64,
 }
 
@@ -286,44 +289,100 @@ impl TensorData {
     /// # Errors
     /// [`ErrorKind::Weight`] when the view reaches beyond the storage.
     pub fn strided(&self, dtype: DType, shape: Vec<u64>, strides: Vec<u64>, offset: u64) -> Result<Self, Error> {
-        let beyond = || {
-            Error::new(
-                ErrorKind::Weight,
-                format!("{dtype}{shape:?} with strides {strides:?} from element {offset} reaches beyond the {} bytes stored", self.byte_len()),
-            )
-        };
         if shape.len() != strides.len() {
             return Err(Error::new(ErrorKind::Weight, format!("{} sizes but {} strides", shape.len(), strides.len())));
         }
+        let beyond = || {
+            Error::new(
+                ErrorKind::Weight,
+                format!(
+                    "{dtype}{shape:?} with strides {strides:?} from element {offset} reaches beyond the {} bytes stored",
+                    self.byte_len()
+                ),
+            )
+        };
+        let byte_len = bytes_of(dtype, &shape)?;
         let element = dtype.size() as u64;
-        let empty = shape.contains(&0);
-        if !empty {
+        let start = if shape.contains(&0) {
+            0
+        } else {
             let last = shape.iter().zip(&strides).try_fold(offset, |at, (&n, &s)| at.checked_add((n - 1).checked_mul(s)?));
             let need = last.and_then(|l| l.checked_add(1)?.checked_mul(element)).ok_or_else(beyond)?;
             if need > self.byte_len() {
                 return Err(beyond());
             }
+            // Not more than `need`.
+            offset * element
+        };
+        let dims = merged(&shape, &strides);
+        let source = match (&self.0.source, dims.as_slice()) {
+            (Source::Mapped { file, offset }, [] | [(_, 1)]) => Some(Source::Mapped { file: file.clone(), offset: offset + start }),
+            (Source::Inline(b), [] | [(_, 1)]) => {
+                let piece = b.get(start as usize..(start + byte_len) as usize).ok_or_else(beyond)?;
+                Some(Source::Inline(if piece.len() == b.len() { b.clone() } else { piece.into() }))
+            }
+            (Source::Derived(d), [] | [(_, 1)]) if start == 0 && byte_len == self.byte_len() => Some(Source::Derived(d.clone())),
+            _ => None,
+        };
+        match source {
+            Some(source) => Ok(Self(Arc::new(Inner { dtype, shape, byte_len, source }))),
+            None => Self::derived(dtype, shape, Arc::new(Strided { storage: [self.clone()], element, dims, offset })),
         }
-        let row_major = empty
-            || shape.iter().zip(&strides).rev().try_fold(1, |expect, (&n, &s)| (n == 1 || s == expect).then_some(expect * n)).is_some();
-        if row_major {
-            let len = bytes_of(dtype, &shape)?;
-            let at = if empty { 0 } else { offset * element };
-            let source = match &self.0.source {
-                Source::Mapped { file, offset } => Source::Mapped { file: file.clone(), offset: offset + at },
-                Source::Inline(b) => Source::Inline(b.get(at as usize..(at + len) as usize).ok_or_else(beyond)?.into()),
-                Source::Derived(_) => return self.reinterpret(dtype, shape),
+    }
+}
+
+/// Sizes and strides without dimensions of one element, and with neighbours merged that a single stride steps through; none
+/// at all for a single element, one of stride 1 for row-major elements.
+fn merged(shape: &[u64], strides: &[u64]) -> Vec<(u64, u64)> {
+    if shape.contains(&0) {
+        return vec![(0, 1)];
+    }
+    let mut dims: Vec<(u64, u64)> = Vec::with_capacity(shape.len());
+    for (&n, &s) in shape.iter().zip(strides).filter(|(n, _)| **n != 1) {
+        match dims.last_mut() {
+            Some((outer, stride)) if s.checked_mul(n) == Some(*stride) => (*outer, *stride) = (*outer * n, s),
+            _ => dims.push((n, s)),
+        }
+    }
+    dims
+}
+
+impl Strided {
+    /// Calls `f` with the first element and the number of every run of elements that lie together, for `count` elements
+    /// from element `first` of the view on.
+    fn runs(&self, first: u64, mut count: u64, f: &mut dyn FnMut(u64, u64)) {
+        let mut coord = vec![0; self.dims.len()];
+        let mut rest = first;
+        for (c, &(n, _)) in coord.iter_mut().zip(&self.dims).rev() {
+            (*c, rest) = (rest % n.max(1), rest / n.max(1));
+        }
+        let mut at = self.offset + coord.iter().zip(&self.dims).map(|(&c, &(_, s))| c * s).sum::<u64>();
+        while count > 0 {
+            // How far the innermost dimension goes on, if its elements lie together.
+            let run = match (self.dims.last(), coord.last()) {
+                (Some(&(n, 1)), Some(&c)) => (n - c).min(count),
+                _ => 1,
             };
-            return Ok(Self(Arc::new(Inner { dtype, shape, byte_len: len, source })));
+            f(at, run);
+            count -= run;
+            let mut step = run;
+            for (c, &(n, s)) in coord.iter_mut().zip(&self.dims).rev() {
+                *c += step;
+                at += step * s;
+                if *c < n {
+                    break;
+                }
+                *c = 0;
+                at -= n * s;
+                step = 1;
+            }
         }
-        let recipe = Strided { storage: [self.clone()], element: element as usize, shape: shape.clone(), strides, offset };
-        Self::derived(dtype, shape, Arc::new(recipe))
     }
 }
 
 impl Derive for Strided {
     fn recipe(&self) -> String {
-        format!("strided {}B {:?} {:?} from {}", self.element, self.shape, self.strides, self.offset)
+        format!("strided {}B {:?} from {}", self.element, self.dims, self.offset)
     }
 
     fn inputs(&self) -> &[TensorData] {
@@ -331,45 +390,41 @@ impl Derive for Strided {
     }
 
     fn granule(&self) -> u64 {
-        self.element as u64
+        self.element
     }
 
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let held;
         let [storage] = &self.storage;
-        let bytes = match storage.bytes() {
-            Some(b) => b,
+        let (first, count) = (offset / self.element, out.len() as u64 / self.element);
+        // Of a storage that is made, only the part that this piece looks at.
+        let made;
+        let (bytes, base) = match storage.bytes() {
+            Some(b) => (b, 0),
             None => {
-                held = storage.to_vec()?;
-                &held
+                let (mut low, mut high) = (u64::MAX, 0);
+                self.runs(first, count, &mut |at, run| (low, high) = (low.min(at), high.max(at + run)));
+                let granule = storage.granule();
+                let low = low.min(high) * self.element / granule * granule;
+                let high = (high * self.element).next_multiple_of(granule).min(storage.byte_len());
+                let mut part = vec![0; (high - low) as usize];
+                storage.produce(low, &mut part)?;
+                made = part;
+                (made.as_slice(), low)
             }
         };
-        // The coordinates of the first element asked for; then an odometer.
-        let rank = self.shape.len();
-        let mut coord = vec![0u64; rank];
-        let mut rest = offset / self.element as u64;
-        for (c, &n) in coord.iter_mut().zip(&self.shape).rev() {
-            *c = rest % n.max(1);
-            rest /= n.max(1);
-        }
-        let mut at = self.offset + coord.iter().zip(&self.strides).map(|(&c, &s)| c * s).sum::<u64>();
-        for piece in out.chunks_exact_mut(self.element) {
-            let start = at as usize * self.element;
-            let Some(from) = bytes.get(start..start + self.element) else {
-                return Err(Error::new(ErrorKind::Weight, "the storage is shorter than it was"));
-            };
-            piece.copy_from_slice(from);
-            for ((c, &n), &s) in coord.iter_mut().zip(&self.shape).zip(&self.strides).rev() {
-                *c += 1;
-                at += s;
-                if *c < n {
-                    break;
+        let mut left = out;
+        let mut short = false;
+        self.runs(first, count, &mut |at, run| {
+            let (start, len) = ((at * self.element - base) as usize, (run * self.element) as usize);
+            match (bytes.get(start..start + len), std::mem::take(&mut left).split_at_mut_checked(len)) {
+                (Some(from), Some((to, rest))) => {
+                    to.copy_from_slice(from);
+                    left = rest;
                 }
-                *c = 0;
-                at -= n * s;
+                _ => short = true,
             }
-        }
-        Ok(())
+        });
+        if short { Err(Error::new(ErrorKind::Weight, "the storage is shorter than it was")) } else { Ok(()) }
     }
 }
 
@@ -403,5 +458,53 @@ mod tests {
         assert_eq!(bytes(6).strided(DType::UInt8, vec![3, 2], vec![1, 4], 0).unwrap_err().kind(), ErrorKind::Weight);
         assert!(bytes(6).strided(DType::UInt8, vec![2], vec![u64::MAX], 1).is_err());
         assert!(bytes(6).strided(DType::UInt8, vec![0, 9], vec![9, 1], 7).unwrap().to_vec().unwrap().is_empty());
+        assert!(bytes(6).strided(DType::UInt8, vec![u64::MAX, 2], vec![0, 0], 0).is_err());
+    }
+
+    #[test]
+    fn views_of_made_tensors_are_theirs_not_the_whole() {
+        // Made: 0 3 1 4 2 5.
+        let made = bytes(6).strided(DType::UInt8, vec![3, 2], vec![1, 3], 0).unwrap();
+        assert!(made.bytes().is_none());
+        let part = made.strided(DType::UInt8, vec![3], vec![1], 2).unwrap();
+        assert_eq!(part.to_vec().unwrap(), [1, 4, 2]);
+        assert_eq!(part.byte_len(), 3);
+        let first = made.strided(DType::UInt8, vec![2], vec![1], 0).unwrap();
+        assert_eq!(first.to_vec().unwrap(), [0, 3]);
+        let again = made.strided(DType::UInt8, vec![2, 3], vec![3, 1], 0).unwrap();
+        assert_eq!(again.identity(), made.identity());
+        let turned = made.strided(DType::UInt8, vec![2, 3], vec![1, 2], 0).unwrap();
+        assert_eq!(turned.to_vec().unwrap(), [0, 1, 2, 3, 4, 5]);
+        let wide = made.strided(DType::UInt16, vec![2], vec![1], 1).unwrap();
+        assert_eq!(wide.to_vec().unwrap(), [1, 4, 2, 5]);
+    }
+
+    #[test]
+    fn any_piece_of_any_view_is_that_of_the_whole() {
+        let whole = bytes(60);
+        for (shape, strides, offset) in [
+            (vec![3, 4, 5], vec![20, 5, 1], 0),
+            (vec![2, 3, 4], vec![24, 8, 2], 3),
+            (vec![4, 3, 5], vec![5, 20, 1], 0),
+            (vec![3, 1, 2], vec![0, 77, 1], 9),
+            (vec![2, 2, 2, 2], vec![1, 2, 4, 8], 40),
+            (vec![5], vec![10], 7),
+            (vec![], vec![], 59),
+        ] {
+            let t = whole.strided(DType::UInt8, shape.clone(), strides.clone(), offset).unwrap();
+            let mut expected = vec![offset];
+            for (&n, &s) in shape.iter().zip(&strides) {
+                expected = expected.iter().flat_map(|&at| (0..n).map(move |i| at + i * s)).collect();
+            }
+            let expected: Vec<u8> = expected.into_iter().map(|at| at as u8).collect();
+            assert_eq!(t.to_vec().unwrap(), expected);
+            for start in 0..expected.len() {
+                for end in start..=expected.len() {
+                    let mut piece = vec![0; end - start];
+                    t.produce(start as u64, &mut piece).unwrap();
+                    assert_eq!(piece, expected[start..end]);
+                }
+            }
+        }
     }
 }

@@ -14,11 +14,16 @@ def without_prefixes(text):
     return text
 
 
-def save(program, path):
-    """torch.export.save, with the stack traces of the nodes made relative to this repository."""
+def forget_machine(program):
+    """Make the stack traces of the nodes relative to this repository."""
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 if trace := node.meta.get("stack_trace"):
                     node.meta["stack_trace"] = without_prefixes(trace)
+
+
+def save(program, path):
+    """torch.export.save of a program that forgot the machine."""
+    forget_machine(program)
     torch.export.save(program, path)

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
 
 /// A whole `models/<name>.json`.
 #[derive(Deserialize)]
@@ -244,12 +244,24 @@ pub(crate) struct Signature {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum InputSpec {
     UserInput(de::IgnoredAny),
-    Parameter { parameter_name: String },
-    Buffer { buffer_name: String, #[serde(default = "yes")] persistent: bool },
-    TensorConstant { tensor_constant_name: String },
-    CustomObj { custom_obj_name: String },
+    Parameter {
+        parameter_name: String,
+    },
+    Buffer {
+        buffer_name: String,
+        #[serde(default = "yes")]
+        persistent: bool,
+    },
+    TensorConstant {
+        tensor_constant_name: String,
+    },
+    CustomObj {
+        custom_obj_name: String,
+    },
     Token(de::IgnoredAny),
-    ConstantInput { name: String },
+    ConstantInput {
+        name: String,
+    },
 }
 
 fn yes() -> bool {
