@@ -1,6 +1,48 @@
-//! What a program *is*.
+//! What a program *is*: graphs, operators, symbolic sizes, weights, and how they are read, checked and shown.
+//!
+//! This is the room that every other room of etx stands on. It knows nothing of passes, backends or file formats that
+//! etx writes; it depends on none of them.
+//!
+//! ```
+//! use etx_ir::{pt2, text, verify};
+//!
+//! let program = pt2::load("../examples/llama/model.pt2")?; // mapped: no weight is read
+//! verify::verify(&program)?;
+//! let method = program.method("forward").ok_or("no such method")?;
+//! for (_, node) in method.graph.nodes().take(3) {
+//!     println!("{} = {}({} arguments)", node.name, node.op, node.args.len());
+//! }
+//! let again = text::parse(&text::print(&program), &mut text::NoFiles)?;
+//! assert_eq!(text::difference(&program, &again), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is where
+//!
+//! - [`program`]: a [`Program`](program::Program) has methods over one store of weights. A method is a graph and its
+//!   signature: what each input and each output stands for, which state is updated.
+//! - [`graph`]: calls and values in arenas, addressed by small ids. Node order is execution order.
+//! - [`op`]: the operators, declared once in two schema files; [`op!`] names one, checked when etx is compiled.
+//! - [`sym`]: sizes as expressions over symbols, with one canonical form, and what is known of their values.
+//! - [`infer`]: the types of a call's results. [`build`]: calls written the way formulas are.
+//! - [`weights`]: tensors as *descriptions* of bytes. [`safetensors`] and [`pt2`] describe what is in files.
+//! - [`verify`]: the invariants of well-formed programs. [`text`]: `.etir`, which prints and parses back exactly.
+//! - [`mlx`]: the MLX program and its instruction set, one table.
+//!
+//! # Laws
+//!
+//! 1. Every operator and every instruction is declared in one table; everything mechanical follows from it. A call has
+//!    one argument for each of its operator's schema, so nobody counts arguments.
+//! 2. Equal means structurally equal: symbolic sizes are canonical, floats compare by bits, tied weights have equal
+//!    [identities](weights::TensorData::identity).
+//! 3. Memory does not grow with the weights. They are read when a writer asks for a piece of them.
+//! 4. Nothing depends on the order of a hash map, on the clock or on threads.
+//! 5. No file, however broken, makes this crate panic, hang or allocate more than the file's size justifies. Errors say
+//!    what is wrong, where, and what to do; all findings of one kind come at once.
+pub mod build;
 pub mod dtype;
 pub mod error;
+pub mod infer;
 mod mapped;
 pub mod mlx;
 pub mod op;

@@ -77,7 +77,8 @@ fn check(path: &Path, graph: &Graph, ranges: &Ranges, tally: &mut Tally) {
         } else if exact || a.iter().zip(&b).all(|(a, b)| a == b || depends_on_data(a)) {
             tally.agreed += 1;
         } else {
-            *tally.possible.entry(format!("{} {}: {} recorded {a:?}, inferred {b:?}", path.display(), node.name, node.op)).or_default() += 1;
+            *tally.possible.entry(format!("{} {}: {} recorded {a:?}, inferred {b:?}", path.display(), node.name, node.op)).or_default() +=
+                1;
         }
     }
 }
