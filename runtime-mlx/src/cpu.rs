@@ -8,8 +8,11 @@ pub(crate) mod dtype;
 mod engine;
 pub(crate) mod index;
 pub(crate) mod lanes;
+pub(crate) mod matmul;
+mod matrix;
 pub(crate) mod reduce;
 pub(crate) mod shape;
+mod simd;
 pub(crate) mod unary;
 
 pub use engine::Cpu;

@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 
-use super::{binary, dtype, index, reduce, shape, unary};
+use super::{binary, dtype, index, matmul, reduce, shape, unary};
 use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
@@ -177,11 +177,11 @@ impl Engine for Cpu {
         missing("ArgPartition")
     }
 
-    fn addmm(&self, _a: &Tensor, _b: &Tensor, _bias: Option<&Tensor>, _alpha: f32, _beta: f32) -> Result<Tensor> {
-        missing("Addmm")
+    fn addmm(&self, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, alpha: f32, beta: f32) -> Result<Tensor> {
+        matmul::addmm(a, b, bias, alpha, beta)
     }
-    fn gather_mm(&self, _a: &Tensor, _b: &Tensor, _lhs: Option<&Tensor>, _rhs: Option<&Tensor>) -> Result<Tensor> {
-        missing("GatherMm")
+    fn gather_mm(&self, a: &Tensor, b: &Tensor, lhs: Option<&Tensor>, rhs: Option<&Tensor>) -> Result<Tensor> {
+        matmul::gather_mm(a, b, lhs, rhs)
     }
     fn quantized_matmul(&self, _x: &Tensor, _w: Quantized<'_, Tensor>, _transpose: bool) -> Result<Tensor> {
         missing("QuantizedMatmul")

@@ -74,10 +74,10 @@ pub(super) trait Words: Copy + Send + Sync {
     const PARTS: usize;
 
     /// Element `part` of every word.
-    fn part<S: Simd>(simd: S, words: S::u32s, part: usize) -> S::f32s;
+    fn part<S: Simd>(self, simd: S, words: S::u32s, part: usize) -> S::f32s;
 
     /// [`part`](Self::part) of one word.
-    fn scalar(word: u32, part: usize) -> f32;
+    fn scalar(self, word: u32, part: usize) -> f32;
 }
 
 /// A word is an `f32`.
@@ -88,11 +88,11 @@ impl Words for Whole {
     const PARTS: usize = 1;
 
     #[inline(always)]
-    fn part<S: Simd>(simd: S, words: S::u32s, _: usize) -> S::f32s {
+    fn part<S: Simd>(self, simd: S, words: S::u32s, _: usize) -> S::f32s {
         simd.transmute_f32s_u32s(words)
     }
     #[inline(always)]
-    fn scalar(word: u32, _: usize) -> f32 {
+    fn scalar(self, word: u32, _: usize) -> f32 {
         f32::from_bits(word)
     }
 }
@@ -105,14 +105,14 @@ impl Words for PairOfBf16 {
     const PARTS: usize = 2;
 
     #[inline(always)]
-    fn part<S: Simd>(simd: S, words: S::u32s, part: usize) -> S::f32s {
+    fn part<S: Simd>(self, simd: S, words: S::u32s, part: usize) -> S::f32s {
         simd.transmute_f32s_u32s(match part {
             0 => simd.wrapping_dyn_shl_u32s(words, simd.splat_u32s(16)),
             _ => simd.and_u32s(words, simd.splat_u32s(0xffff_0000)),
         })
     }
     #[inline(always)]
-    fn scalar(word: u32, part: usize) -> f32 {
+    fn scalar(self, word: u32, part: usize) -> f32 {
         f32::from_bits(if part == 0 { word << 16 } else { word & 0xffff_0000 })
     }
 }
@@ -205,7 +205,7 @@ impl<W: Words> Dots<'_, W> {
             for part in 0..W::PARTS {
                 let mut values = [simd.splat_f32s(0.0); C];
                 for (value, (words, _)) in values.iter_mut().zip(&wide) {
-                    *value = W::part(simd, words[v], part);
+                    *value = self.words.part(simd, words[v], part);
                 }
                 for (sums, planes) in sums.iter_mut().zip(&planes) {
                     let x = planes[part][v];
@@ -221,7 +221,7 @@ impl<W: Words> Dots<'_, W> {
                 let mut sum = simd.reduce_sum_f32s(*sum);
                 for (at, word) in wide[j].1.iter().enumerate() {
                     for part in 0..W::PARTS {
-                        sum += x[i][part * self.depth + tail + at] * W::scalar(*word, part);
+                        sum += x[i][part * self.depth + tail + at] * self.words.scalar(*word, part);
                     }
                 }
                 self.out[(r + i) * self.count + c + j] = sum;
@@ -310,12 +310,13 @@ mod tests {
         let width = W::PARTS * depth;
         let mut x = noise(rows * width, 1);
         // Upper halves are values on their own; lower halves are made values too by a mask of the exponent.
-        let w: Vec<u32> = noise(count * step, 2).iter().zip(noise(count * step, 3)).map(|(a, b)| a.to_bits() & 0xffff_0000 | b.to_bits() >> 16).collect();
+        let w: Vec<u32> =
+            noise(count * step, 2).iter().zip(noise(count * step, 3)).map(|(a, b)| a.to_bits() & 0xffff_0000 | b.to_bits() >> 16).collect();
         let mut want = vec![0f64; rows * count];
         for r in 0..rows {
             for c in 0..count {
                 want[r * count + c] = (0..width)
-                    .map(|k| f64::from(x[r * width + k]) * f64::from(W::scalar(w[c * step + k / W::PARTS], k % W::PARTS)))
+                    .map(|k| f64::from(x[r * width + k]) * f64::from(words.scalar(w[c * step + k / W::PARTS], k % W::PARTS)))
                     .sum();
             }
         }
