@@ -5,7 +5,7 @@ use super::dims::quotient;
 use crate::DType;
 use crate::error::Error;
 use crate::graph::{Arg, TensorType, Type};
-use crate::op::OpId;
+use crate::op::{Kind, OpId};
 use crate::sym::Expr;
 
 /// The input's shape with the element type that the named argument gives.
@@ -201,10 +201,9 @@ pub(super) fn decompressed(c: &Cx) -> Inferred {
     unpacked(c, 2, "", dtype)
 }
 
-/// A body that is run as it is: its results.
+/// A body that is run as it is, once or again and again: its results.
 pub(super) fn wrapped(c: &Cx) -> Inferred {
-    let body = c.args.iter().find_map(|a| if let Arg::Graph(g) = a { Some(g) } else { None });
-    let body = body.ok_or_else(|| c.fail("no body"))?;
+    let Arg::Graph(body) = c.arg("body_graph") else { return Err(c.fail("no body")) };
     let result = |arg: &Arg| match arg {
         Arg::Value(v) => Ok(body.ty(*v).clone()),
         Arg::None => Ok(Type::None),
@@ -240,6 +239,10 @@ pub(super) fn auto_functionalized(c: &Cx) -> Inferred {
 
 /// The results of another operator.
 fn of_operator(c: &Cx, op: OpId, args: &[Arg]) -> Result<Vec<Type>, Error> {
+    // Nobody nests these; refusing it keeps the stack small whatever a file says.
+    if op.schema().kind == Kind::HigherOrder {
+        return Err(c.unsupported(format!("{op} as argument")));
+    }
     super::infer(c.graph, c.ranges, op, args)
 }
 

@@ -104,7 +104,7 @@ pub(super) fn quotient(c: &Cx, of: &[Expr], by: &[Expr]) -> Result<Expr, Error> 
     if d == 0 {
         return Err(c.fail("-1 is ambiguous beside a dimension of size 0"));
     }
-    if below.is_empty() && above.is_empty() && n % d != 0 {
+    if below.is_empty() && above.is_empty() && n.checked_rem(d) != Some(0) {
         return Err(c.fail(format!("{n} elements do not divide by {d}")));
     }
     above.push(Expr::Int(n));

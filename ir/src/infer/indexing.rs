@@ -39,12 +39,18 @@ pub(super) fn gather(c: &Cx) -> Inferred {
     let axis = c.axis("dim", t.rank())?;
     positions(c, index)?;
     same_rank(c, t, index)?;
+    within(c, index, t, Some(axis))?;
+    one(t.dtype, index.shape.clone())
+}
+
+/// Fails if an index is larger than the tensor in a dimension other than `but`.
+fn within(c: &Cx, index: &TensorType, t: &TensorType, but: Option<usize>) -> Result<(), Error> {
     for (i, (n, m)) in t.shape.iter().zip(&index.shape).enumerate() {
-        if i != axis && c.ranges.at_most(m, n) == Some(false) {
+        if Some(i) != but && c.ranges.at_most(m, n) == Some(false) {
             return Err(c.fail(format!("index of size {m} in dimension {i} of size {n}")));
         }
     }
-    one(t.dtype, index.shape.clone())
+    Ok(())
 }
 
 fn same_rank(c: &Cx, t: &TensorType, other: &TensorType) -> Result<(), Error> {
@@ -161,12 +167,14 @@ pub(super) fn index_write(c: &Cx) -> Inferred {
 /// `self` with values scattered along a dimension.
 pub(super) fn scatter(c: &Cx) -> Inferred {
     let (t, index) = (c.tensor(0)?, c.tensor("index")?);
-    c.axis("dim", t.rank())?;
+    let axis = c.axis("dim", t.rank())?;
     positions(c, index)?;
     same_rank(c, t, index)?;
+    within(c, index, t, Some(axis))?;
     if let Some(src) = c.as_tensor(c.arg("src")) {
         c.same_dtype(t, src)?;
         same_rank(c, t, src)?;
+        within(c, index, src, None)?;
     }
     keep(c)
 }

@@ -84,6 +84,9 @@ pub(super) fn addr(c: &Cx) -> Inferred {
 
 fn add_into(c: &Cx, dtype: DType, shape: Vec<Expr>) -> Inferred {
     let own = c.tensor(0)?;
+    if c.dtype("out_dtype").is_none() && own.dtype != dtype {
+        return Err(c.fail(format!("element types {} and {dtype} differ", own.dtype)));
+    }
     let all = c.broadcast([own.shape.as_slice(), &shape])?;
     if all.len() != shape.len() {
         return Err(c.fail(format!("{:?} does not broadcast into the product {shape:?}", own.shape)));

@@ -56,9 +56,13 @@ pub(super) fn pair(c: &Cx, first: Then) -> Inferred {
     Ok(vec![tensor(first(t.dtype), shape.clone()), tensor(t.dtype, shape)])
 }
 
-/// Norms: real, in the type given by `dtype` or the operand's.
+/// Norms: real, in the type given by `dtype` or the operand's, which must have fractions.
 pub(super) fn norm(c: &Cx) -> Inferred {
-    reduce(c, |t| to_real(to_float(t)))
+    let t = c.tensor(0)?;
+    if c.dtype("dtype").is_none() && to_float(t.dtype) != t.dtype {
+        return Err(c.fail(format!("norm of {}; cast it to a float type", t.dtype)));
+    }
+    reduce(c, to_real)
 }
 
 /// An extreme value along a dimension and where it is.

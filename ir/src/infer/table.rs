@@ -20,7 +20,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     // Element by element, one operand.
     (
         pointwise::keep,
-        "alias detach clone contiguous lift lift_fresh lift_fresh_copy zero resolve_conj resolve_neg conj _conj conj_physical positive neg \
+        "alias detach clone contiguous lift lift_fresh lift_fresh_copy zero resolve_conj resolve_neg conj _conj conj_physical _conj_physical positive neg \
          negative ceil floor trunc fix frac round round.decimals special_round sgn sign nan_to_num bitwise_not relu relu6 hardtanh \
          leaky_relu elu celu selu gelu silu mish hardswish hardsigmoid softplus softshrink hardshrink threshold log_sigmoid dropout \
          alpha_dropout feature_dropout feature_alpha_dropout rrelu tril triu fill.Scalar fill.Tensor renorm fake_quantize_per_tensor_affine \
@@ -41,7 +41,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (
         |c| pointwise::unary(c, to_float),
         "acos arccos acosh arccosh asin arcsin asinh arcsinh atan arctan atanh arctanh cos cosh sin sinh tan tanh sinc exp exp2 expm1 log \
-         log2 log10 log1p sqrt rsqrt reciprocal sigmoid erf erfc erfinv lgamma digamma i0 logit deg2rad rad2deg polygamma mvlgamma \
+         log2 log10 log1p sqrt rsqrt reciprocal sigmoid erf erfc erfinv lgamma digamma i0 logit deg2rad rad2deg mvlgamma \
          special_bessel_j0 special_bessel_j1 special_digamma special_entr special_erf special_erfc special_erfcx special_erfinv \
          special_exp2 special_expit special_expm1 special_gammaln special_i0 special_i0e special_i1 special_i1e special_log1p \
          special_logit special_ndtr special_ndtri special_log_ndtr special_psi special_sinc",
@@ -50,6 +50,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
         |c| pointwise::unary(c, boolean),
         "isnan isinf isfinite isposinf isneginf isreal logical_not signbit prims.isfinite.default prims.signbit.default",
     ),
+    (|c| pointwise::lookup_shape(c, 1, to_float(c.tensor(1)?.dtype)), "polygamma special_polygamma"),
     (pointwise::with_mask, "native_dropout"),
     (pointwise::glu, "glu"),
     // Element by element, several operands.
@@ -73,7 +74,9 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (
         |c| pointwise::binary(c, to_float),
         "div.Tensor div.Scalar divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar atan2 arctan2 copysign.Tensor \
-         copysign.Scalar ldexp.Tensor xlogy.Tensor xlogy.Scalar_Self xlogy.Scalar_Other special_xlogy special_xlog1py special_zeta igamma \
+         copysign.Scalar ldexp.Tensor xlogy.Tensor xlogy.Scalar_Self xlogy.Scalar_Other special_xlogy special_xlogy.self_scalar special_xlogy.other_scalar special_xlog1py \
+         special_xlog1py.self_scalar special_xlog1py.other_scalar special_zeta special_zeta.self_scalar special_zeta.other_scalar \
+         special_gammainc special_gammaincc igamma \
          igammac",
     ),
     (pointwise::divide, "div.Tensor_mode div.Scalar_mode divide.Tensor_mode divide.Scalar_mode"),
@@ -158,7 +161,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (views::tile, "tile"),
     (views::repeat_interleave, "repeat_interleave.self_int repeat_interleave.self_Tensor"),
     (views::moved, "flip"),
-    (pointwise::keep, "fliplr flipud"),
+    (pointwise::keep, "fliplr flipud matrix_exp matrix_power linalg_matrix_exp linalg_matrix_power linalg_inv inverse linalg_cholesky"),
     (views::roll, "roll"),
     (views::rot90, "rot90"),
     (views::as_real, "view_as_real"),
@@ -186,6 +189,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (matrix::addbmm, "addbmm"),
     (matrix::addr, "addr"),
     (matrix::outer, "outer ger"),
+    (|c| pointwise::binary(c, itself), "cross linalg_cross"),
     (matrix::inner, "inner"),
     (matrix::linear, "linear"),
     (matrix::bilinear, "bilinear"),
@@ -215,7 +219,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| windows::adaptive_pool_with_indices(c, 3), "adaptive_max_pool3d"),
     (
         windows::pad,
-        "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
+        "pad _pad_circular _pad_enum constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
     ),
     (
         |c| windows::upsample(c, 1),
@@ -264,7 +268,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (indexing::take, "take"),
     (indexing::index_select, "index_select"),
     (indexing::index, "index.Tensor _unsafe_index.Tensor"),
-    (indexing::index_put, "index_put _unsafe_index_put"),
+    (indexing::index_put, "index_put _unsafe_index_put _index_put_impl"),
     (indexing::index_write, "index_copy index_add index_reduce"),
     (pointwise::keep, "index_fill.int_Scalar index_fill.int_Tensor as_strided_scatter diagonal_scatter"),
     (indexing::scatter, "scatter.src scatter.value scatter.reduce scatter.value_reduce scatter_add scatter_reduce.two"),
@@ -290,7 +294,11 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (create::new_sized, "new_zeros new_ones new_empty new_full new_empty_strided"),
     (create::scalar_tensor, "scalar_tensor prims.scalar_tensor.default"),
     (create::eye, "eye eye.m"),
-    (create::steps, "linspace logspace"),
+    (
+        create::steps,
+        "linspace linspace.Tensor_Tensor linspace.Tensor_Scalar linspace.Scalar_Tensor logspace logspace.Tensor_Tensor \
+         logspace.Tensor_Scalar logspace.Scalar_Tensor",
+    ),
     (
         create::window,
         "hann_window hann_window.periodic hamming_window hamming_window.periodic blackman_window blackman_window.periodic bartlett_window bartlett_window.periodic",
@@ -400,7 +408,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (
         custom::wrapped,
         "=higher_order.wrap_with_autocast =higher_order.wrap_with_set_grad_enabled =higher_order.strict_mode =higher_order.hints_wrapper \
-         =higher_order.invoke_subgraph",
+         =higher_order.invoke_subgraph =higher_order.while_loop",
     ),
     (custom::auto_functionalized, "=higher_order.auto_functionalized_v2"),
     (custom::with_effects, "=higher_order.with_effects"),
