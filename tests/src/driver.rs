@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::case::Value;
+use etx::ir::DType;
+use etx::runtime;
+use safetensors::Dtype;
+
+use crate::case::{Kind, Value};
+use crate::tensor::Tensor;
 
 /// What lowering said of the file it wrote.
 #[derive(Clone, Debug, Default)]
@@ -29,36 +34,95 @@ pub struct Refused {
 
 /// Lower the programs, one a method, into the file `out`.
 pub fn lower(programs: &[(String, PathBuf)], out: &Path) -> Result<Lowered, String> {
-    let _ = (programs, out);
-    Err("etx does not lower yet".to_owned())
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let program = etx::load_methods(programs, &[]).map_err(|e| text(&e))?;
+    let options = etx::passes::Options::verified();
+    let lowered = etx::Lowering::mlx().options(options).run(program).map_err(|e| text(&e))?;
+    let report = lowered.write(out).map_err(|e| text(&e))?;
+    let mut summary = Lowered::default();
+    for m in &report.methods {
+        summary.partitions.insert(m.method.clone(), m.partitions);
+        for (name, n) in &m.instructions {
+            *summary.instructions.entry(name.clone()).or_insert(0) += n;
+        }
+        let refused = m.refused.iter().map(|r| Refused { method: m.method.clone(), op: r.op.clone(), why: r.to_string() });
+        summary.refused.extend(refused);
+    }
+    Ok(summary)
 }
 
 /// An opened `.pte`.
 #[derive(Debug)]
-pub struct File {}
+pub struct File(runtime::Runtime);
 
 /// One loaded method, with its state.
-#[derive(Debug)]
-pub struct Loaded {}
+pub struct Loaded(runtime::Method);
 
 impl File {
     /// Open and check a file.
     pub fn open(path: &Path) -> Result<File, String> {
-        let _ = path;
-        Err("etx does not open files yet".to_owned())
+        runtime::Runtime::open(path).map(File).map_err(|e| e.to_string())
     }
 
     /// Load one of its methods, its state as the file says.
     pub fn load(&self, method: &str) -> Result<Loaded, String> {
-        let _ = method;
-        Err("etx does not load methods yet".to_owned())
+        self.0.load_method(method).map(Loaded).map_err(|e| e.to_string())
     }
 }
 
 impl Loaded {
     /// One call: the outputs in order, numbers as rank-0 tensors.
     pub fn call(&mut self, inputs: &[Value]) -> Result<Vec<Value>, String> {
-        let _ = inputs;
-        Err("etx does not run yet".to_owned())
+        let inputs = inputs.iter().map(argument).collect::<Result<Vec<_>, _>>()?;
+        let outputs = self.0.execute(&inputs).map_err(|e| e.to_string())?;
+        outputs.iter().map(result).collect()
     }
+}
+
+/// Element types under both names.
+const TYPES: &[(Dtype, DType)] = &[
+    (Dtype::BOOL, DType::Bool),
+    (Dtype::U8, DType::UInt8),
+    (Dtype::I8, DType::Int8),
+    (Dtype::I16, DType::Int16),
+    (Dtype::U16, DType::UInt16),
+    (Dtype::I32, DType::Int32),
+    (Dtype::U32, DType::UInt32),
+    (Dtype::I64, DType::Int64),
+    (Dtype::U64, DType::UInt64),
+    (Dtype::F16, DType::Float16),
+    (Dtype::BF16, DType::BFloat16),
+    (Dtype::F32, DType::Float32),
+    (Dtype::F64, DType::Float64),
+];
+
+fn argument(value: &Value) -> Result<runtime::Value, String> {
+    let Some(t) = &value.tensor else { return Ok(runtime::Value::None) };
+    let bytes = || t.bytes.as_slice().try_into().map_err(|_| format!("a {:?} of {} bytes", value.kind, t.bytes.len()));
+    Ok(match value.kind {
+        Kind::Int => runtime::Value::Int(i64::from_le_bytes(bytes()?)),
+        Kind::Float => runtime::Value::Float(f64::from_le_bytes(bytes()?)),
+        Kind::Bool => runtime::Value::Bool(t.bytes != [0]),
+        Kind::None => runtime::Value::None,
+        Kind::Tensor => {
+            let (_, dtype) = TYPES.iter().find(|(s, _)| *s == t.dtype).ok_or_else(|| format!("no tensors of {:?}", t.dtype))?;
+            let tensor = runtime::Tensor::from_bytes(*dtype, &t.shape, &t.bytes).map_err(|e| e.to_string())?;
+            runtime::Value::Tensor(tensor)
+        }
+    })
+}
+
+fn result(value: &runtime::Value) -> Result<Value, String> {
+    let kind = match value {
+        runtime::Value::Tensor(_) => Kind::Tensor,
+        runtime::Value::Int(_) => Kind::Int,
+        runtime::Value::Float(_) => Kind::Float,
+        runtime::Value::Bool(_) => Kind::Bool,
+        runtime::Value::None => Kind::None,
+        runtime::Value::Str(_) => return Err("the method returned a text".to_owned()),
+    };
+    let Some(t) = value.to_tensor() else { return Ok(Value { kind, tensor: None }) };
+    let (dtype, _) = TYPES.iter().find(|(_, d)| *d == t.dtype()).ok_or_else(|| format!("the method returned {}", t.dtype()))?;
+    let bytes = t.to_bytes().map_err(|e| e.to_string())?;
+    Ok(Value { kind, tensor: Some(Tensor { dtype: *dtype, shape: t.shape().to_vec(), bytes }) })
 }

@@ -1,0 +1,293 @@
+//! The main job: program in, `.pte` out.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+use etx_ir::program::{Method, Program};
+use etx_partitioner::backend::{Backend, Partition};
+use etx_partitioner::cluster::divide;
+use etx_partitioner::report::{MethodReport, RefusedNode};
+use etx_passes::{Options, PassReport, Pipeline};
+use etx_serializer::emit::{self, ConstantMethod};
+use etx_serializer::pte::{self, NamedBlob};
+use serde::Serialize;
+
+use crate::package;
+
+/// Why a program was not lowered.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or rewriting the program.
+    Ir(etx_ir::error::Error),
+    /// Laying out or writing the file.
+    Write(etx_serializer::Error),
+    /// The backend does not run every node; the report has them all, by method. Files with work left outside delegates
+    /// cannot be written yet.
+    Refused(Box<Report>),
+    /// A bug in etx.
+    Internal(String),
+}
+
+impl Error {
+    pub(crate) fn internal(what: String) -> Self {
+        Error::Internal(what)
+    }
+}
+
+impl From<etx_ir::error::Error> for Error {
+    fn from(e: etx_ir::error::Error) -> Self {
+        Error::Ir(e)
+    }
+}
+
+impl From<etx_serializer::Error> for Error {
+    fn from(e: etx_serializer::Error) -> Self {
+        Error::Write(e)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Ir(e) => e.fmt(f),
+            Error::Write(e) => e.fmt(f),
+            Error::Refused(report) => {
+                let count = report.refused().count();
+                write!(f, "{count} node{} cannot be delegated", if count == 1 { "" } else { "s" })?;
+                for (method, node) in report.refused() {
+                    write!(f, "\n  {method}: {node}")?;
+                }
+                write!(f, "\nhelp: change or decompose these before exporting; programs that are only partly delegated cannot be written yet")
+            }
+            Error::Internal(what) => write!(f, "{what}\nhelp: this is a bug in etx; please report it"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// How to lower.
+pub struct Lowering<'p> {
+    pipeline: Pipeline<'p>,
+    options: Options<'p>,
+    backend: Box<dyn Backend + 'p>,
+    constants: Vec<ConstantMethod>,
+}
+
+impl Default for Lowering<'_> {
+    fn default() -> Self {
+        Self::mlx()
+    }
+}
+
+impl<'p> Lowering<'p> {
+    /// For MLX, with the standard passes.
+    pub fn mlx() -> Self {
+        Self {
+            pipeline: Pipeline::standard(),
+            options: Options::default(),
+            backend: Box::new(etx_partitioner::mlx::Mlx::new()),
+            constants: Vec::new(),
+        }
+    }
+
+    /// With other passes.
+    #[must_use]
+    pub fn pipeline(mut self, pipeline: Pipeline<'p>) -> Self {
+        self.pipeline = pipeline;
+        self
+    }
+
+    /// With options for the passes.
+    #[must_use]
+    pub fn options(mut self, options: Options<'p>) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// For another backend.
+    #[must_use]
+    pub fn backend(mut self, backend: impl Backend + 'p) -> Self {
+        self.backend = Box::new(backend);
+        self
+    }
+
+    /// Adds a method that returns constants, such as the context length a runner asks for.
+    #[must_use]
+    pub fn constant(mut self, method: ConstantMethod) -> Self {
+        self.constants.push(method);
+        self
+    }
+
+    /// Rewrites, divides and compiles the program. No weight is read yet.
+    ///
+    /// # Errors
+    /// See [`Error`]. What cannot be delegated is collected over all methods first.
+    pub fn run(self, program: Program) -> Result<Lowered, Error> {
+        let Self { pipeline, options, backend, constants } = self;
+        let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), program)?;
+        let start = Instant::now();
+        let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
+        let mut number = 0;
+        for method in &program.methods {
+            let division = divide(method, &backend.verdicts(&program, method));
+            let mut delegates = Vec::new();
+            if division.refused.is_empty() {
+                for (nodes, outputs) in division.partitions.iter().zip(&division.outputs) {
+                    delegates.push(backend.compile(&program, method, &Partition { number, nodes, outputs })?);
+                    number += 1;
+                }
+                package.methods.push(package::method(&program, method, &delegates)?);
+            }
+            report.methods.push(MethodReport::new(&method.name, &method.graph, &division, &delegates));
+            for d in delegates {
+                package.named_data.extend(d.named_data.into_iter().map(|(key, data)| NamedBlob { key, data, alignment: 16 }));
+            }
+        }
+        report.seconds.partition = start.elapsed().as_secs_f64();
+        if report.refused().next().is_some() {
+            return Err(Error::Refused(Box::new(report)));
+        }
+        let contents = emit::emit(package)?;
+        Ok(Lowered { program, contents, report })
+    }
+
+    /// Rewrites the program and goes no further: what [`Lowering::run`] would divide.
+    ///
+    /// # Errors
+    /// What the passes find.
+    pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
+        rewrite(self.pipeline, self.options, self.backend.as_ref(), program)
+    }
+}
+
+fn rewrite(pipeline: Pipeline<'_>, mut options: Options<'_>, backend: &dyn Backend, mut program: Program) -> Result<(Program, Report), Error> {
+    let start = Instant::now();
+    // Nodes that disappear into others count as accepted, whatever would become of them alone.
+    let accepts = |program: &Program, method: &Method| -> Vec<bool> {
+        let mut accepted = vec![true; method.graph.node_bound()];
+        for (id, _) in divide(method, &backend.verdicts(program, method)).refused {
+            accepted[id.index()] = false;
+        }
+        accepted
+    };
+    let done = pipeline.for_backend(accepts).run(&mut program, &mut options)?;
+    let mut report = Report::default();
+    for run in &done.passes {
+        report.note(run);
+    }
+    report.seconds.passes = start.elapsed().as_secs_f64();
+    Ok((program, report))
+}
+
+/// A lowered program, ready to be written.
+pub struct Lowered {
+    /// The program after the passes.
+    pub program: Program,
+    contents: pte::Contents,
+    report: Report,
+}
+
+/// What lowering did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// What became of each method.
+    pub methods: Vec<MethodReport>,
+    /// What the passes did, in the order in which each first ran.
+    pub passes: Vec<PassSummary>,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of weights in it, each counted once.
+    pub weight_bytes: u64,
+    /// Tensors that needed no bytes of their own because an equal one has them.
+    pub shared_tensors: u64,
+    /// Bytes saved by that.
+    pub shared_bytes: u64,
+    /// Seconds of each phase.
+    pub seconds: Seconds,
+}
+
+impl Report {
+    /// The nodes that the backend does not run, with the names of their methods.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, &RefusedNode)> {
+        self.methods.iter().flat_map(|m| m.refused.iter().map(|r| (m.method.as_str(), r)))
+    }
+
+    fn note(&mut self, run: &PassReport) {
+        let at = self.passes.iter().position(|p| p.pass == run.pass && p.method == run.method).unwrap_or_else(|| {
+            let (pass, method) = (run.pass.to_owned(), run.method.clone());
+            self.passes.push(PassSummary { pass, method, runs: 0, changes: 0, nodes_before: run.nodes_before, nodes_after: 0, seconds: 0.0 });
+            self.passes.len() - 1
+        });
+        let pass = &mut self.passes[at];
+        pass.runs += 1;
+        pass.changes += run.changes;
+        pass.nodes_after = run.nodes_after;
+        pass.seconds += run.time.as_secs_f64();
+    }
+}
+
+/// What one pass did to one method, over all rounds.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassSummary {
+    /// Its name.
+    pub pass: String,
+    /// The method.
+    pub method: String,
+    /// How often it ran.
+    pub runs: u32,
+    /// How many changes it made; what counts as one is up to the pass.
+    pub changes: u64,
+    /// Calls in the method before its first run.
+    pub nodes_before: usize,
+    /// Calls in the method after its last run.
+    pub nodes_after: usize,
+    /// Time spent in it.
+    pub seconds: f64,
+}
+
+/// Seconds of each phase.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// Reading the program.
+    pub load: f64,
+    /// Rewriting it.
+    pub passes: f64,
+    /// Verdicts, division, lowering.
+    pub partition: f64,
+    /// Layout and writing, weights included.
+    pub write: f64,
+}
+
+impl Lowered {
+    /// What lowering did.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Writes the file; it appears under its name only when it is complete.
+    ///
+    /// # Errors
+    /// As [`etx_serializer::pte::write`].
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<Report, Error> {
+        self.write_watched(path, &|_, _| {})
+    }
+
+    /// As [`Lowered::write`]; `progress` gets the bytes that a thread has just written and those of the whole file.
+    ///
+    /// # Errors
+    /// As [`Lowered::write`].
+    pub fn write_watched(&self, path: impl AsRef<Path>, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Report, Error> {
+        let start = Instant::now();
+        let stats = pte::write_watched(&self.contents, path, progress)?;
+        let mut report = self.report.clone();
+        report.file_bytes = stats.file_bytes;
+        report.weight_bytes = stats.weight_bytes;
+        report.shared_tensors = stats.shared_blobs;
+        report.shared_bytes = stats.shared_bytes;
+        report.seconds.write = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}

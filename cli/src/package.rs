@@ -1,0 +1,147 @@
+//! From delegates and the method around them to what the writer takes.
+
+use etx_ir::graph::{Arg, TensorType, Type, ValueId};
+use etx_ir::program::{InputKind, Method, OutputKind, Program};
+use etx_ir::sym::Expr;
+use etx_partitioner::backend::{Delegate, Payload};
+use etx_serializer::emit;
+
+use crate::lower::Error;
+
+/// A size without an upper bound is taken to be at most this: a plan needs a number for its memory.
+pub const DEFAULT_MAX_SIZE: i64 = 4096;
+
+/// Describes one method, all of whose nodes are in delegates.
+pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate]) -> Result<emit::Method, Error> {
+    let mut wiring = Wiring { program, method, delegates, constants: Vec::new() };
+    let mut inputs = Vec::new();
+    for input in &method.inputs {
+        match &input.kind {
+            InputKind::User => inputs.push(wiring.input(input.value)?),
+            InputKind::Literal { value, .. } => inputs.push(match value {
+                Arg::Int(n) => emit::Input::Int(*n),
+                Arg::Float(x) => emit::Input::Float(*x),
+                Arg::Bool(b) => emit::Input::Bool(*b),
+                _ => emit::Input::Null,
+            }),
+            _ => {}
+        }
+    }
+    let mut described = Vec::new();
+    for delegate in delegates {
+        let payload = match &delegate.payload {
+            Payload::Mlx(p) => etx_serializer::mlx::encode(p)?,
+            Payload::Bytes(b) => b.clone(),
+        };
+        described.push(emit::Delegate {
+            backend: delegate.backend.to_owned(),
+            compile_specs: Vec::new(),
+            payload,
+            inputs: delegate.inputs.iter().map(|&v| wiring.value(v)).collect::<Result<_, _>>()?,
+            outputs: delegate.outputs.iter().map(|&v| wiring.output(v)).collect::<Result<_, _>>()?,
+        });
+    }
+    let (mut outputs, mut mutations) = (Vec::new(), Vec::new());
+    for (arg, kind) in method.graph.outputs().iter().zip(&method.outputs) {
+        match kind {
+            OutputKind::User => outputs.push(wiring.arg(arg)?),
+            OutputKind::InputMutation(i) => mutations.push(emit::Mutation { input: wiring.user_input(*i as usize), value: wiring.arg(arg)? }),
+            OutputKind::StateMutation(_) | OutputKind::Token => {}
+        }
+    }
+    Ok(emit::Method {
+        name: method.name.to_string(),
+        inputs,
+        constants: wiring.constants,
+        delegates: described,
+        mutations,
+        outputs,
+        encoded_inp_str: method.in_spec.to_string(),
+        encoded_out_str: method.out_spec.to_string(),
+    })
+}
+
+struct Wiring<'a> {
+    program: &'a Program,
+    method: &'a Method,
+    delegates: &'a [Delegate],
+    constants: Vec<etx_ir::weights::TensorData>,
+}
+
+impl Wiring<'_> {
+    /// Number of a method input among those that the caller passes.
+    fn user_input(&self, at: usize) -> usize {
+        let passed = |k: &InputKind| matches!(k, InputKind::User | InputKind::Literal { .. });
+        self.method.inputs.iter().take(at).filter(|i| passed(&i.kind)).count()
+    }
+
+    fn input(&self, value: Option<ValueId>) -> Result<emit::Input, Error> {
+        Ok(match value.map(|v| self.method.graph.ty(v)) {
+            Some(Type::Tensor(t)) => emit::Input::Tensor(self.spec(t)?),
+            // Left open at export. The runtime of ExecuTorch cannot take any but the value in the file; etx's can.
+            Some(Type::Int(_)) => emit::Input::Int(0),
+            Some(Type::Float(_)) => emit::Input::Float(0.0),
+            Some(Type::Bool(_)) => emit::Input::Bool(false),
+            _ => emit::Input::Null,
+        })
+    }
+
+    fn output(&self, v: ValueId) -> Result<emit::DelegateOutput, Error> {
+        match self.method.graph.ty(v) {
+            Type::Tensor(t) => Ok(emit::DelegateOutput::Tensor(self.spec(t)?)),
+            _ => Ok(emit::DelegateOutput::Int),
+        }
+    }
+
+    fn spec(&self, t: &TensorType) -> Result<emit::TensorSpec, Error> {
+        let mut sizes = Vec::new();
+        let mut dynamic = false;
+        for d in &t.shape {
+            dynamic |= d.as_int().is_none();
+            sizes.push(self.upper_bound(d));
+        }
+        Ok(if dynamic { emit::TensorSpec::up_to(t.dtype, sizes) } else { emit::TensorSpec::fixed(t.dtype, sizes) })
+    }
+
+    /// The largest size, with unbounded symbols at [`DEFAULT_MAX_SIZE`].
+    fn upper_bound(&self, d: &Expr) -> u64 {
+        let bounds = self.method.ranges.bounds(d);
+        let most = bounds.max.or_else(|| {
+            let mut capped = self.method.ranges.clone();
+            d.visit_symbols(&mut |s| {
+                let mut r = capped.of(s);
+                r.max = r.max.or(Some(DEFAULT_MAX_SIZE.max(r.min.unwrap_or(0))));
+                capped.0.insert(s.clone(), r);
+            });
+            capped.bounds(d).max
+        });
+        u64::try_from(most.unwrap_or(DEFAULT_MAX_SIZE).max(0)).unwrap_or(0)
+    }
+
+    fn arg(&mut self, arg: &Arg) -> Result<emit::Value, Error> {
+        Ok(match arg {
+            Arg::Value(v) => self.value(*v)?,
+            Arg::Int(n) => emit::Value::Int(*n),
+            Arg::Float(x) => emit::Value::Float(*x),
+            Arg::Bool(b) => emit::Value::Bool(*b),
+            _ => emit::Value::None,
+        })
+    }
+
+    fn value(&mut self, v: ValueId) -> Result<emit::Value, Error> {
+        for (delegate, d) in self.delegates.iter().enumerate() {
+            if let Some(output) = d.outputs.iter().position(|&o| o == v) {
+                return Ok(emit::Value::Result { delegate, output });
+            }
+        }
+        let input = self.method.input_of(v).map(|at| (at, &self.method.inputs[at].kind));
+        match input {
+            Some((at, InputKind::User)) => Ok(emit::Value::Input(self.user_input(at))),
+            Some((_, kind)) if let Some(w) = kind.weight() => {
+                self.constants.push(self.program.weight(w).data.clone());
+                Ok(emit::Value::Constant(self.constants.len() - 1))
+            }
+            _ => Err(Error::internal(format!("value %{} is computed by no delegate", self.method.graph.value(v).name))),
+        }
+    }
+}
