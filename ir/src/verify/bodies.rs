@@ -1,6 +1,7 @@
 //! Bodies of higher-order operators against the calls that run them.
 
 use crate::graph::{Arg, Graph, Node, Type};
+use crate::op;
 
 /// What a body returns.
 enum Returns {
@@ -29,6 +30,12 @@ const BODIES: &[(&str, &str, &[&str], Returns)] = &[
     ("wrap_with_autocast", "body_graph", &["…"], Returns::Results),
     ("wrap_with_set_grad_enabled", "body_graph", &["…"], Returns::Results),
 ];
+
+/// Whether operators in the body of a call compute in other element types than those of their arguments.
+pub(super) fn autocasts(node: &Node) -> bool {
+    let enabled = node.op.schema().position("enabled").and_then(|i| node.args.get(i));
+    node.op == op!("higher_order.wrap_with_autocast") && enabled != Some(&Arg::Bool(false))
+}
 
 /// What is wrong with the bodies of a call.
 pub(super) fn problems(graph: &Graph, node: &Node) -> Vec<String> {

@@ -24,14 +24,16 @@
 //! 12. There are as many results as the schema has, of its types; a list result is spread out, an unused one may be
 //!     absent.
 //! 13. In the functional dialect no call writes to an argument.
-//! 14. A body takes as many values as the call passes to it, of the same element types, and returns what the call says.
+//! 14. Results have the types that shape inference gives, where a rule knows the operator: the same element types and
+//!     ranks, and sizes that no values of the symbols tell apart. (Not where autocast changes what operators compute in.)
+//! 15. A body takes as many values as the call passes to it, of the same element types, and returns what the call says.
 //!
 //! **Signature**
-//! 15. The graph's inputs are the values of the method's inputs, in order.
-//! 16. Parameters, buffers and constants are tensors; their weight exists and has the same element type and sizes.
+//! 16. The graph's inputs are the values of the method's inputs, in order.
+//! 17. Parameters, buffers and constants are tensors; their weight exists and has the same element type and sizes.
 //!     What the caller gives has a value; literals have none, and hold no values, graphs or operators.
-//! 17. There is one output kind for each output of the graph; outputs hold no graphs or operators.
-//! 18. A mutation names an input that is a parameter or buffer (or one of the user's, for those), no input is named
+//! 18. There is one output kind for each output of the graph; outputs hold no graphs or operators.
+//! 19. A mutation names an input that is a parameter or buffer (or one of the user's, for those), no input is named
 //!     twice, and the new value is a tensor of the target's element type and sizes.
 
 mod args;
@@ -44,6 +46,7 @@ use std::fmt::Write as _;
 
 use crate::error::{Error, ErrorKind};
 use crate::graph::{Arg, Def, Graph, Node, NodeId, TensorType, Type, ValueId};
+use crate::infer;
 use crate::op::{ArgType, Kind, Schema};
 use crate::program::{Dialect, Input, InputKind, Method, OutputKind, Program};
 use crate::sym::{Expr, Symbol};
@@ -96,6 +99,10 @@ impl Findings {
         }
     }
 
+    fn count(&self) -> usize {
+        self.listed.len() + self.more
+    }
+
     fn finish(mut self) -> Result<(), Error> {
         if self.more > 0 {
             self.listed.push(format!("… and {} more", self.more));
@@ -105,7 +112,7 @@ impl Findings {
 }
 
 fn check_method(program: &Program, method: &Method, findings: &mut Findings) {
-    let mut checker = Checker { method, findings, inside: Vec::new(), known: HashSet::new() };
+    let mut checker = Checker { method, findings, inside: Vec::new(), known: HashSet::new(), autocast: false };
     for (symbol, range) in &method.ranges.0 {
         if let (Some(min), Some(max)) = (range.min, range.max)
             && min > max
@@ -125,6 +132,8 @@ struct Checker<'a, 'f> {
     inside: Vec<&'a str>,
     /// Symbols that have been introduced.
     known: HashSet<&'a Symbol>,
+    /// Whether operators compute in other element types than those of their arguments.
+    autocast: bool,
 }
 
 impl<'a> Checker<'a, '_> {
@@ -233,8 +242,13 @@ impl<'a> Checker<'a, '_> {
             if node.name.is_empty() || !calls.insert(&*node.name) {
                 self.wrong_call(node, || "the name of the call is empty, or that of another".to_owned());
             }
+            let before = self.findings.count();
             self.operands(graph, id, node, &positions, &mut uses);
             self.call(graph, node);
+            // Of a call that is wrong anyway, inference would only say the same in other words.
+            if self.findings.count() == before && !self.autocast {
+                self.inferred(graph, node);
+            }
             for (i, &v) in node.outputs.iter().enumerate() {
                 if graph.value(v).def != Def::Node(id, i as u32) {
                     let (name, by) = (&graph.value(v).name, defined_by(graph.value(v).def));
@@ -402,12 +416,31 @@ impl<'a> Checker<'a, '_> {
         }
     }
 
+    /// Results against what shape inference makes of the arguments.
+    fn inferred(&mut self, graph: &Graph, node: &Node) {
+        let types = match infer::infer(graph, &self.method.ranges, node.op, &node.args) {
+            Ok(types) => types,
+            Err(e) if e.kind() == ErrorKind::Shape => return self.wrong_call(node, || e.findings().join("; ")),
+            Err(_) => return,
+        };
+        // Results that are not used may be absent.
+        let recorded: Vec<&Type> = node.outputs.iter().map(|&v| graph.ty(v)).filter(|t| **t != Type::None).collect();
+        let inferred: Vec<&Type> = types.iter().filter(|t| **t != Type::None).collect();
+        if recorded.len() != inferred.len() || !recorded.iter().zip(&inferred).all(|(a, b)| infer::agree(&self.method.ranges, a, b)) {
+            let list = |types: &[&Type]| types.iter().map(|t| print_type(t)).collect::<Vec<_>>().join(", ");
+            self.wrong_call(node, || format!("gives {} for these arguments, not {}", list(&inferred), list(&recorded)));
+        }
+    }
+
     fn nested(&mut self, node: &'a Node, arg: &'a Arg) {
         match arg {
             Arg::Graph(inner) => {
+                let outer = self.autocast;
+                self.autocast |= bodies::autocasts(node);
                 self.inside.push(&node.name);
                 self.graph(inner);
                 self.inside.pop();
+                self.autocast = outer;
             }
             Arg::List(items) => items.iter().for_each(|a| self.nested(node, a)),
             Arg::Dict(items) => items.iter().for_each(|(_, a)| self.nested(node, a)),

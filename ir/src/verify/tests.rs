@@ -21,7 +21,8 @@ method "forward" functional {
   %sum : f32[3] = aten.sum.dim_IntList(%linear, [0])
   %new : f32[3] = aten.add.Tensor(%state, %sum)
   %size : int(s0) = aten.sym_size.int(%x, 0)
-  %item : int(u0) = aten.item.default(%flag)
+  %count : i64[] = aten.sum.default(%flag)
+  %item : int(u0) = aten.item.default(%count)
   %full : f32[u0, s0] = aten.full.default([%item, %size], 1.0)
   %nonzero : i64[u1, 2] = aten.nonzero.default(%full)
   cond: %out : f32[s0, 3] = higher_order.cond(%flag, graph(%a : f32[s0, 3]) {
@@ -191,7 +192,7 @@ fn values_know_their_definition() {
             m.graph.break_value(nonzero).def = Def::Node(cond, 0);
         },
         &[
-            &format!("method forward, nonzero = aten.nonzero.default: %nonzero is its result 0 but says it is result 0 of {:?}", NodeId(7)),
+            &format!("method forward, nonzero = aten.nonzero.default: %nonzero is its result 0 but says it is result 0 of {:?}", NodeId(8)),
             "method forward, output 2: uses %nonzero, whose definition is gone",
         ],
     );
@@ -217,9 +218,13 @@ fn use_lists_hold_the_uses() {
 
 #[test]
 fn types_make_sense() {
-    text("%sum : f32[3] =", "%sum : f32[-3] =", "method forward, value sum : f32[-3]: the size -3 is negative");
-    text("%sum : f32[3] =", "%sum : f32[0.5] =", "method forward, value sum : f32[0.5]: 0.5 is no integer");
-    text("%sum : f32[3] =", "%sum : f32[3]{1, 1} =", "method forward, value sum : f32[3]{1, 1}: as many strides as sizes there must be");
+    text("input = lit", "input %odd : f32[-3] = user input = lit", "method forward, value odd : f32[-3]: the size -3 is negative");
+    text("input = lit", "input %odd : f32[0.5] = user input = lit", "method forward, value odd : f32[0.5]: 0.5 is no integer");
+    text(
+        "input = lit",
+        "input %odd : f32[3]{1, 1} = user input = lit",
+        "method forward, value odd : f32[3]{1, 1}: as many strides as sizes there must be",
+    );
 }
 
 #[test]
@@ -231,8 +236,8 @@ fn symbols_are_introduced_before_they_are_used() {
     );
     text(
         "%item : int(u0)",
-        "%item : int(u0 + 1)",
-        "method forward, item = aten.item.default: %item : int(u0 + 1): nothing before it introduces the symbol u0",
+        "%more : int(u7 + 1) = aten.item.default(%count) %item : int(u0)",
+        "method forward, more = aten.item.default: %more : int(u7 + 1): nothing before it introduces the symbol u7",
     );
     text(
         "%neg : f32[s0, 3] =",
@@ -285,6 +290,30 @@ fn results_fit_the_schema() {
     );
     text("%new : f32[3] =", "%new : f32[3], %n : none =", "method forward, new = aten.add.Tensor: 2 results, the operator gives 1");
     text("%nonzero : i64[u1, 2]", "%nonzero : int(u1)", "method forward, nonzero = aten.nonzero.default: result 0 is int(u1), not Tensor");
+}
+
+#[test]
+fn results_are_what_inference_says() {
+    text("(%state, %sum)", "(%state, %w)", "method forward, new = aten.add.Tensor: gives f32[3, 3] for these arguments, not f32[3]");
+    text(
+        "%full : f32[u0, s0]",
+        "%full : f16[u0, s0]",
+        "method forward, full = aten.full.default: gives f32[u0, s0] for these arguments, not f16[u0, s0]",
+    );
+    // Sizes that may be equal are taken to be: s0 is from 2 to 8.
+    let may = SOUND.replace("%x : f32[s0, 3] =", "%x : f32[s0, s0] =");
+    verify(&parse(&may, &mut NoFiles).unwrap()).unwrap();
+    let cannot = findings(&parse(&may.replace("[2..8]", "[4..8]"), &mut NoFiles).unwrap());
+    assert_eq!(cannot.len(), 1);
+    assert!(cannot[0].starts_with("method forward, linear = aten.linear.default (model.py:7): "), "{}", cannot[0]);
+    let program = SOUND.replace("functional", "training").replacen(
+        "%size",
+        "cast: %t : f16[3] = higher_order.wrap_with_autocast(\"cpu\", f16, True, None, graph(%i : f32[3]) { %s : f16[3] = aten.neg.default(%i) return %s }, %sum) %size",
+        1,
+    );
+    verify(&parse(&program, &mut NoFiles).unwrap()).unwrap();
+    let uncast = findings(&parse(&program.replace("f16, True", "f16, False"), &mut NoFiles).unwrap());
+    assert_eq!(uncast, ["method forward, body of cast, s = aten.neg.default: gives f32[3] for these arguments, not f16[3]"]);
 }
 
 #[test]
