@@ -10,9 +10,11 @@ pub(crate) mod index;
 pub(crate) mod lanes;
 pub(crate) mod matmul;
 mod matrix;
+mod norm;
 pub(crate) mod reduce;
 pub(crate) mod shape;
 mod simd;
 pub(crate) mod unary;
+mod vector;
 
 pub use engine::Cpu;

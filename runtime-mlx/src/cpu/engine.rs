@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 
-use super::{binary, dtype, index, matmul, reduce, shape, unary};
+use super::{binary, dtype, index, matmul, norm, reduce, shape, unary};
 use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
@@ -60,8 +60,8 @@ impl Engine for Cpu {
     fn cumsum(&self, x: &Tensor, axis: i32, reverse: bool, inclusive: bool) -> Result<Tensor> {
         reduce::cumsum(x, axis, reverse, inclusive)
     }
-    fn softmax(&self, _x: &Tensor, _axis: i32, _precise: bool) -> Result<Tensor> {
-        missing("Softmax")
+    fn softmax(&self, x: &Tensor, axis: i32, _precise: bool) -> Result<Tensor> {
+        norm::softmax(x, axis)
     }
     fn round(&self, x: &Tensor, decimals: i32) -> Result<Tensor> {
         unary::round(x, decimals)
@@ -207,11 +207,11 @@ impl Engine for Cpu {
         missing("transposed convolutions")
     }
 
-    fn rms_norm(&self, _x: &Tensor, _weight: Option<&Tensor>, _eps: f32) -> Result<Tensor> {
-        missing("RMSNorm")
+    fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+        norm::rms_norm(x, weight, eps)
     }
-    fn layer_norm(&self, _x: &Tensor, _weight: Option<&Tensor>, _bias: Option<&Tensor>, _eps: f32) -> Result<Tensor> {
-        missing("LayerNorm")
+    fn layer_norm(&self, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+        norm::layer_norm(x, weight, bias, eps)
     }
     fn rope(&self, _x: &Tensor, _how: Rope<'_, Tensor>) -> Result<Tensor> {
         missing("Rope")
