@@ -59,7 +59,10 @@ impl fmt::Display for Error {
                 for (method, node) in report.refused() {
                     write!(f, "\n  {method}: {node}")?;
                 }
-                write!(f, "\nhelp: change or decompose these before exporting; programs that are only partly delegated cannot be written yet")
+                write!(
+                    f,
+                    "\nhelp: change or decompose these before exporting; programs that are only partly delegated cannot be written yet"
+                )
             }
             Error::Internal(what) => write!(f, "{what}\nhelp: this is a bug in etx; please report it"),
         }
@@ -163,7 +166,12 @@ impl<'p> Lowering<'p> {
     }
 }
 
-fn rewrite(pipeline: Pipeline<'_>, mut options: Options<'_>, backend: &dyn Backend, mut program: Program) -> Result<(Program, Report), Error> {
+fn rewrite(
+    pipeline: Pipeline<'_>,
+    mut options: Options<'_>,
+    backend: &dyn Backend,
+    mut program: Program,
+) -> Result<(Program, Report), Error> {
     let start = Instant::now();
     // Nodes that disappear into others count as accepted, whatever would become of them alone.
     let accepts = |program: &Program, method: &Method| -> Vec<bool> {
@@ -218,7 +226,15 @@ impl Report {
     fn note(&mut self, run: &PassReport) {
         let at = self.passes.iter().position(|p| p.pass == run.pass && p.method == run.method).unwrap_or_else(|| {
             let (pass, method) = (run.pass.to_owned(), run.method.clone());
-            self.passes.push(PassSummary { pass, method, runs: 0, changes: 0, nodes_before: run.nodes_before, nodes_after: 0, seconds: 0.0 });
+            self.passes.push(PassSummary {
+                pass,
+                method,
+                runs: 0,
+                changes: 0,
+                nodes_before: run.nodes_before,
+                nodes_after: 0,
+                seconds: 0.0,
+            });
             self.passes.len() - 1
         });
         let pass = &mut self.passes[at];

@@ -1,1 +1,55 @@
-fn main() {}
+//! The `etx` command: one verb a file in [`verbs`], exit status and prose here.
+
+mod verbs;
+
+use std::io::{self, Write as _};
+use std::panic;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use verbs::{Failure, inspect, lower, ops, print, run};
+
+/// Lowers programs that torch.export wrote to ExecuTorch files for Apple's MLX, and runs such files anywhere.
+#[derive(Parser)]
+#[command(name = "etx", version, propagate_version = true, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 a difference or a failed gate, 2 bad input, 3 a bug in etx.";
+
+#[derive(Subcommand)]
+enum Verb {
+    Lower(lower::Opts),
+    Run(run::Opts),
+    Print(print::Opts),
+    Inspect(inspect::Opts),
+    Ops(ops::Opts),
+}
+
+fn main() -> ExitCode {
+    // Usage errors end here, with status 2.
+    let verb = Cli::parse().verb;
+    panic::set_hook(Box::new(|info| {
+        // What says it must not fail either.
+        let _ = writeln!(io::stderr(), "error: {info}\nhelp: this is a bug in etx; please report it with the command and its input");
+    }));
+    let done = panic::catch_unwind(|| {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        match verb {
+            Verb::Lower(opts) => opts.run(&mut out),
+            Verb::Run(opts) => opts.run(&mut out),
+            Verb::Print(opts) => opts.run(&mut out),
+            Verb::Inspect(opts) => opts.run(&mut out),
+            Verb::Ops(opts) => opts.run(&mut out),
+        }?;
+        out.flush().map_err(Failure::from)
+    });
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.report(),
+        // The hook has said it.
+        Err(_) => ExitCode::from(Failure::BUG),
+    }
+}

@@ -9,7 +9,7 @@ use etx_serializer::emit;
 use crate::lower::Error;
 
 /// A size without an upper bound is taken to be at most this: a plan needs a number for its memory.
-pub const DEFAULT_MAX_SIZE: i64 = 4096;
+pub(crate) const DEFAULT_MAX_SIZE: i64 = 4096;
 
 /// Describes one method, all of whose nodes are in delegates.
 pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate]) -> Result<emit::Method, Error> {
@@ -45,7 +45,9 @@ pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate])
     for (arg, kind) in method.graph.outputs().iter().zip(&method.outputs) {
         match kind {
             OutputKind::User => outputs.push(wiring.arg(arg)?),
-            OutputKind::InputMutation(i) => mutations.push(emit::Mutation { input: wiring.user_input(*i as usize), value: wiring.arg(arg)? }),
+            OutputKind::InputMutation(i) => {
+                mutations.push(emit::Mutation { input: wiring.user_input(*i as usize), value: wiring.arg(arg)? })
+            }
             OutputKind::StateMutation(_) | OutputKind::Token => {}
         }
     }

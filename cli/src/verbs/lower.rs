@@ -1,0 +1,238 @@
+//! `etx lower`: program in, `.pte` out.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use etx::Lowering;
+use etx::ir::program::Program;
+use etx::ir::text;
+use etx::lower::{Error, Report};
+use etx::passes::{Dump, Options, Pipeline, When};
+use etx::serializer::file::NewFile;
+
+use super::progress::Progress;
+use super::{Bytes, Count, Failure, check_target, to_json, write_file};
+
+/// Lower a program to an ExecuTorch file
+///
+/// Nothing is written unless the backend runs every node; those it refuses are all listed, with their source lines.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLE, after_long_help = long_help())]
+pub(crate) struct Opts {
+    /// The program: a .pt2 archive, a graph.json, or etx's text form (.etir)
+    #[arg(required_unless_present = "methods")]
+    input: Option<PathBuf>,
+    /// What runs it
+    #[arg(long, value_enum, default_value_t = Backend::Mlx)]
+    backend: Backend,
+    /// File to write [default: INPUT with the extension .pte]
+    #[arg(short, long, value_name = "OUT.pte", required_unless_present = "input")]
+    output: Option<PathBuf>,
+    /// One more method, from a program of its own; weights that are equal are written once
+    #[arg(long = "method", id = "methods", value_name = "NAME=FILE", value_parser = named_file)]
+    methods: Vec<(String, PathBuf)>,
+    /// Weights of a graph.json: a safetensors file, or the index of a sharded set
+    #[arg(long, value_name = "FILE")]
+    weights: Vec<PathBuf>,
+    /// Write what became of every node, what the passes did, sizes and times; `-` is standard output
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// Say on standard error how long each phase and each pass took
+    #[arg(long)]
+    timings: bool,
+    #[command(flatten, next_help_heading = "Passes")]
+    passes: Passes,
+}
+
+/// What to change about the passes, and what to see of them.
+#[derive(clap::Args)]
+struct Passes {
+    /// Verify the program after every pass
+    #[arg(long)]
+    verify_each: bool,
+    /// Leave out a pass
+    #[arg(long, value_name = "PASS")]
+    disable_pass: Vec<String>,
+    /// Go no further than this pass, and write the program as text: to -o, else to standard output
+    #[arg(long, value_name = "PASS")]
+    stop_after: Option<String>,
+    /// Print each method before this pass
+    #[arg(long, value_name = "PASS")]
+    dump_before: Vec<String>,
+    /// Print each method after this pass
+    #[arg(long, value_name = "PASS")]
+    dump_after: Vec<String>,
+    /// Folder for what is dumped, a file each [default: standard error]
+    #[arg(long, value_name = "DIR")]
+    dump_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Backend {
+    /// ExecuTorch's MLX delegate, for Apple hardware
+    Mlx,
+}
+
+const EXAMPLE: &str = "Example:
+  etx lower model.pt2 --backend mlx -o model.pte --report report.json
+
+Exit status: 0 written, 2 bad input or refused nodes, 3 a bug in etx.";
+
+fn long_help() -> String {
+    let mut help = "Passes, in order:\n".to_owned();
+    // Names and laws do not depend on what the backend accepts.
+    for (name, law) in Pipeline::standard().for_backend(|_, _| Vec::new()).passes() {
+        help.push_str(&format!("  {name}\n          {law}\n"));
+    }
+    format!("{help}\n{EXAMPLE}")
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("NAME=FILE expected, such as prefill=prefill.pt2".to_owned()),
+    }
+}
+
+impl Opts {
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
+        let stop = self.passes.stop_after.is_some();
+        let target = match (&self.output, &self.input) {
+            (Some(output), _) => output.clone(),
+            _ if stop => "-".into(),
+            (None, Some(input)) => input.with_extension("pte"),
+            // Asked for by the options' declaration.
+            (None, None) => return Err(Failure::input("no -o OUT.pte")),
+        };
+        // Before any work is done.
+        if stop {
+            check_target(&target)?
+        } else {
+            drop(NewFile::create(&target)?)
+        };
+        self.report.as_deref().map_or(Ok(()), check_target)?;
+        if let Some(folder) = self.passes.dump_dir.as_deref()
+            && !folder.is_dir()
+        {
+            return Err(Failure::input(format_args!("no folder {} to dump to", folder.display())));
+        }
+
+        let progress = Progress::new();
+        let start = Instant::now();
+        let program = self.load(&progress)?;
+        let load = start.elapsed().as_secs_f64();
+
+        progress.phase("lowering");
+        let lowering = match self.backend {
+            Backend::Mlx => Lowering::mlx(),
+        };
+        let lowering = lowering.options(self.passes.options());
+        if stop {
+            let (program, report) = lowering.rewrite(program)?;
+            write_file(&target, text::print(&program).as_bytes(), out)?;
+            return self.account(report, load, out);
+        }
+        let lowered = match lowering.run(program) {
+            Ok(lowered) => lowered,
+            Err(Error::Refused(report)) => {
+                drop(progress);
+                self.account((*report).clone(), load, out)?;
+                return Err(Error::Refused(report).into());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let name = target.display();
+        let report = lowered.write_watched(&target, &|more, all| progress.advance(format_args!("writing {name}"), more, all))?;
+        progress.done(format_args!("{name}: {}", summary(&report, start.elapsed().as_secs_f64())));
+        self.account(report, load, out)
+    }
+
+    fn load(&self, progress: &Progress) -> Result<Program, Failure> {
+        let mut program = Program::new();
+        let methods = self.methods.iter().map(|(name, path)| (Some(name.as_str()), path));
+        for (name, path) in self.input.iter().map(|path| (None, path)).chain(methods) {
+            progress.phase(format_args!("reading {}", path.display()));
+            etx::load_into(&mut program, name, path, &self.weights)?;
+        }
+        Ok(program)
+    }
+
+    /// Writes the report and the times, where they are wanted.
+    fn account(&self, mut report: Report, load: f64, out: &mut dyn Write) -> Result<(), Failure> {
+        report.seconds.load = load;
+        if self.timings {
+            // Nobody is left to tell when this fails.
+            let _ = timings(&report, &mut io::stderr().lock());
+        }
+        match &self.report {
+            Some(path) => write_file(path, &to_json(&report)?, out),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Passes {
+    fn options(&self) -> Options<'static> {
+        let folder = self.dump_dir.clone();
+        let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<String>>();
+        Options {
+            verify_each: self.verify_each,
+            disable: set(&self.disable_pass),
+            stop_after: self.stop_after.clone(),
+            dump_before: set(&self.dump_before),
+            dump_after: set(&self.dump_after),
+            dump: Some(Box::new(move |dump| print_dump(dump, folder.as_deref()))),
+        }
+    }
+}
+
+/// Dumps help people who look for a mistake; one that cannot be written is said, and stops nothing.
+fn print_dump(dump: &Dump<'_>, folder: Option<&Path>) {
+    let when = match dump.when {
+        When::Before => "before",
+        When::After => "after",
+    };
+    let written = match folder {
+        Some(folder) => {
+            // A method's name may hold anything.
+            let method: String = dump.method.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+            fs::write(folder.join(format!("{method}.{}.{}.{when}.etir", dump.pass, dump.round)), dump.ir)
+        }
+        None => write!(io::stderr(), "# {}, {when} {} (round {})\n{}", dump.method, dump.pass, dump.round, dump.ir),
+    };
+    if let Err(e) = written {
+        let _ = writeln!(io::stderr(), "warning: cannot dump {} {when} {}: {e}", dump.method, dump.pass);
+    }
+}
+
+/// One line on what was written.
+fn summary(report: &Report, seconds: f64) -> String {
+    let total = |f: fn(&etx::partitioner::report::MethodReport) -> usize| report.methods.iter().map(f).sum();
+    format!(
+        "{}, {} in {}, {} ({} of weights), {seconds:.2} s",
+        Count(report.methods.len(), "method"),
+        Count(total(|m| m.delegated), "node"),
+        Count(total(|m| m.partitions), "partition"),
+        Bytes(report.file_bytes),
+        Bytes(report.weight_bytes),
+    )
+}
+
+fn timings(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let seconds = &report.seconds;
+    for (phase, time) in [("load", seconds.load), ("passes", seconds.passes), ("partition", seconds.partition), ("write", seconds.write)] {
+        writeln!(out, "{phase:<32}{:>10.3} ms", time * 1e3)?;
+    }
+    let width = report.passes.iter().map(|p| p.pass.len() + p.method.len() + 2).max().unwrap_or(0).max(32);
+    if !report.passes.is_empty() {
+        writeln!(out, "{:<width$}{:>13}{:>6}{:>9}  nodes", "pass, method", "time", "runs", "changes")?;
+    }
+    for p in &report.passes {
+        let name = format!("{}, {}", p.pass, p.method);
+        writeln!(out, "{name:<width$}{:>10.3} ms{:>6}{:>9}  {} → {}", p.seconds * 1e3, p.runs, p.changes, p.nodes_before, p.nodes_after)?;
+    }
+    Ok(())
+}
