@@ -222,12 +222,10 @@ impl Wrapped {
     /// Brings torchao's own NVFP4 tensor into the form of ExecuTorch's, for which there is one operator: words of eight
     /// values, a scale of one byte a block in row-major order, and always a scale for the whole tensor.
     fn plain_nvfp4(&mut self) -> Result<(), Error> {
-        let ([rows, columns], Some(Attribute::Int(16))) = (self.shape.as_slice(), self.attributes.get("block_size")) else {
-            return Err(bad(format!(
-                "an NVFP4Tensor of sizes {:?} in blocks of {:?}; two dimensions and 16 are read",
-                self.shape,
-                self.attributes.get("block_size")
-            )));
+        let block = self.attributes.get("block_size").unwrap_or(&Attribute::None);
+        let ([rows, columns], Attribute::Int(16)) = (self.shape.as_slice(), block) else {
+            let what = format!("an NVFP4Tensor of sizes {:?} in blocks of {block:?}; two dimensions and blocks of 16 are read", self.shape);
+            return Err(bad(what));
         };
         let (rows, blocks) = (*rows, columns / 16);
         let swizzled = self.attributes.get("is_swizzled_scales") == Some(&Attribute::Bool(true));

@@ -15,6 +15,7 @@ use super::model::{self, Argument, InputSpec, OutputSpec, SymArgument};
 use super::saved::Stored;
 use super::stores::WeightSource;
 use super::subclass::Wrapped;
+use crate::DType;
 use crate::error::{Error, ErrorKind};
 use crate::graph::{Arg, Graph, TensorType};
 use crate::program::{Dialect, Input, InputKind, Method, OutputKind, Program, WeightId};
@@ -198,11 +199,11 @@ impl<'a> Inputs<'a, '_> {
                 // What is wrong with it has been said.
                 let Some(Stored::Plain(data)) = stored else { return };
                 let fitting = match value.and_then(|v| self.graph.tensor(v)) {
-                    Some(t) => fits(t, data),
+                    Some(t) => fits(t, data.dtype(), data.shape()),
                     None => Err(Error::new(ErrorKind::Weight, "not a tensor in the graph")),
                 };
                 match fitting {
-                    Ok(data) => weight_kind(weight, self.weight(fqn, data)),
+                    Ok(()) => weight_kind(weight, self.weight(fqn, data)),
                     Err(e) => return self.found.weight(fqn, e),
                 }
             }
@@ -264,13 +265,13 @@ fn weight_kind(spec: &InputSpec, weight: WeightId) -> InputKind {
     }
 }
 
-/// The stored tensor, checked against what the graph says it is.
-fn fits(t: &TensorType, data: TensorData) -> Result<TensorData, Error> {
-    let shape: Option<Vec<u64>> = t.shape.iter().map(|d| d.as_int().and_then(|n| u64::try_from(n).ok())).collect();
-    if t.dtype == data.dtype() && shape.as_deref() == Some(data.shape()) {
-        return Ok(data);
+/// Whether what is stored is what the graph says it is.
+fn fits(t: &TensorType, dtype: DType, shape: &[u64]) -> Result<(), Error> {
+    let sizes: Option<Vec<u64>> = t.shape.iter().map(|d| d.as_int().and_then(|n| u64::try_from(n).ok())).collect();
+    if t.dtype == dtype && sizes.as_deref() == Some(shape) {
+        return Ok(());
     }
-    let what = format!("{}{:?} in the graph but {}{:?} where it is stored", t.dtype, t.shape, data.dtype(), data.shape());
+    let what = format!("{}{:?} in the graph but {dtype}{shape:?} where it is stored", t.dtype, t.shape);
     Err(Error::new(ErrorKind::Weight, what).help("graph and weights are of different exports; export both again together"))
 }
 

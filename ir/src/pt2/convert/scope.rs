@@ -10,7 +10,7 @@ use super::findings::Findings;
 use super::source::Sources;
 use super::{argument_name, types};
 use crate::DType;
-use crate::graph::{Graph, Source, Type, ValueId};
+use crate::graph::{Graph, Source, TensorType, Type, ValueId};
 use crate::op;
 use crate::op::OpId;
 use crate::sym::{Expr, Symbol};
@@ -74,8 +74,13 @@ impl<'a, 'f> Scope<'a, 'f> {
                     let v = self.graph.add_input(name, ty);
                     self.define(name, Named::Value(v));
                 }
-                Given::Parts { name, fqn, wrapped } => {
-                    let Some(name) = argument_name(name) else { continue };
+                Given::Parts { name: arg, fqn, wrapped } => {
+                    let Some(name) = argument_name(arg) else { continue };
+                    if let Type::Tensor(t) = self.ty(arg, name)
+                        && let Err(e) = super::fits(&t, wrapped.dtype, &wrapped.shape)
+                    {
+                        self.found.weight(fqn, e);
+                    }
                     // `p_` for a parameter, `b_` for a buffer.
                     let prefix = name.split('_').next().unwrap_or("p");
                     let inner = |i| format!("{prefix}_{}", Wrapped::inner_name(fqn, i).replace('.', "_"));
@@ -151,6 +156,7 @@ impl<'a, 'f> Scope<'a, 'f> {
     fn takes_apart(&mut self, op: OpId, node: &'a model::Node, place: &str, source: &Option<Arc<Source>>) -> bool {
         let Some(Argument::AsTensor(weight)) = node.inputs.first().map(|i| &i.arg) else { return false };
         let Some(Named::Parts(parts)) = self.names.get(weight.name.as_str()).cloned() else { return false };
+        let fqn = parts.fqn.clone();
         let given = |name: &str| node.inputs.iter().find(|i| i.name == name).map(|i| &i.arg);
         let result = match op {
             ACCESS => {
@@ -188,11 +194,10 @@ impl<'a, 'f> Scope<'a, 'f> {
             return true;
         };
         if let Named::Value(v) = result {
-            let recorded = self.ty(&Argument::AsTensor(model::Name { name: String::new() }), &out.name);
-            let actual = self.graph.ty(v);
-            let same = recorded.as_tensor().zip(actual.as_tensor()).is_some_and(|(a, b)| a.same_as(b));
-            if !same {
-                self.found.broken(format!("{place}: {recorded:?} in the graph but {actual:?} in the weight {:?}", weight.name));
+            let recorded = self.tensor_type(&out.name);
+            if let Some((a, b)) = recorded.as_ref().zip(self.graph.tensor(v)).filter(|(a, b)| !a.same_as(b)) {
+                let what = format!("{place}: {}{:?} in the graph but {}{:?} in the weight {fqn:?}", a.dtype, a.shape, b.dtype, b.shape);
+                self.found.broken(what);
             }
         }
         self.define(&out.name, result);
@@ -213,13 +218,7 @@ impl<'a, 'f> Scope<'a, 'f> {
     fn ty(&mut self, arg: &Argument, name: &str) -> Type {
         let json = self.json;
         match arg {
-            Argument::AsTensor(_) | Argument::AsTensors(_) => match json.tensor_values.get(name) {
-                Some(meta) => match types::tensor_type(meta, self.major) {
-                    Ok(t) => return Type::Tensor(t),
-                    Err(e) => self.found.broken(format!("tensor {name:?}: {e}")),
-                },
-                None => self.found.broken(format!("tensor {name:?} has no entry in tensor_values")),
-            },
+            Argument::AsTensor(_) | Argument::AsTensors(_) => return self.tensor_type(name).map_or(Type::None, Type::Tensor),
             Argument::AsSymInt(_) => return Type::Int(self.scalar(&json.sym_int_values, name)),
             Argument::AsSymFloat(_) => return Type::Float(self.scalar(&json.sym_float_values, name)),
             Argument::AsSymBool(_) => return Type::Bool(self.scalar(&json.sym_bool_values, name)),
@@ -227,6 +226,14 @@ impl<'a, 'f> Scope<'a, 'f> {
             _ => {}
         }
         Type::None
+    }
+
+    fn tensor_type(&mut self, name: &str) -> Option<TensorType> {
+        let t = match self.json.tensor_values.get(name) {
+            Some(meta) => types::tensor_type(meta, self.major),
+            None => Err("it has no entry in tensor_values".to_owned()),
+        };
+        t.map_err(|e| self.found.broken(format!("tensor {name:?}: {e}"))).ok()
     }
 
     fn scalar(&mut self, map: &BTreeMap<String, SymScalar>, name: &str) -> Expr {
