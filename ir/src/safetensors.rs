@@ -23,7 +23,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<BTreeMap<String, TensorData>, Erro
     // Offsets count from the end of the header: eight bytes of length, then as many of JSON.
     let base = header as u64 + 8;
     let mut tensors = BTreeMap::new();
-    for (name, info) in metadata.tensors() {
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
         let dtype = dtype(info.dtype)
             .ok_or_else(|| place(Error::new(ErrorKind::Unsupported, format!("tensor {name:?} has element type {:?}", info.dtype))))?;
         let shape = info.shape.iter().map(|&n| n as u64).collect();
