@@ -86,6 +86,8 @@ pub(crate) struct Cx<'a> {
     /// Values that leave the partition.
     outputs: Vec<ValueId>,
     zero_points: Vec<ZeroPoints>,
+    /// Whether lowerings may look at the bytes of weights: when a program is made, not when a verdict is asked for.
+    pub(crate) reads_weights: bool,
 }
 
 /// Biases that may turn out to be a multiple of their scales.
@@ -134,6 +136,7 @@ impl<'a> Cx<'a> {
             reads: Vec::new(),
             outputs: outputs.to_vec(),
             zero_points: Vec::new(),
+            reads_weights: false,
         };
         for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
             if let (Arg::Value(new), OutputKind::StateMutation(i)) = (out, kind)
@@ -278,7 +281,7 @@ impl<'a> Cx<'a> {
         for z in std::mem::take(&mut self.zero_points) {
             let neutral = match &z.zeros {
                 None => true,
-                Some(data) => super::derive::is_all(data, z.neutral)?,
+                Some(data) => super::derive::is_within(data, z.neutral, z.neutral)?,
             };
             if !neutral {
                 continue;

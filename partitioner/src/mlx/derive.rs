@@ -210,11 +210,82 @@ pub(crate) fn repeated(data: &TensorData, times: usize) -> Result<TensorData, Er
     TensorData::derived(data.dtype(), shape, Arc::new(RepeatLast { source: [data.clone()], times }))
 }
 
-/// Whether every element is `value`. Reads the weight.
+/// One of the two numbers a channel that a batch norm in inference comes down to.
+struct Line {
+    /// Variance, then mean, weight and bias as far as they matter.
+    parts: Vec<TensorData>,
+    eps: f64,
+    has_weight: bool,
+    has_bias: bool,
+    shift: bool,
+}
+
+impl Derive for Line {
+    fn recipe(&self) -> String {
+        format!("batch norm {} of eps {:?}, {} {}", if self.shift { "shift" } else { "scale" }, self.eps, self.has_weight, self.has_bias)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &self.parts
+    }
+
+    fn granule(&self) -> u64 {
+        4
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let mut held = vec![Vec::new(); self.parts.len()];
+        let mut columns = Vec::new();
+        for (part, held) in self.parts.iter().zip(&mut held) {
+            let size = part.dtype().size();
+            let bytes = piece(part, offset / 4 * size as u64, out.len() / 4 * size, held)?;
+            columns.push(bytes.chunks_exact(size).map(|b| number(part.dtype(), b)).collect::<Result<Vec<f32>, _>>()?);
+        }
+        for (i, o) in out.chunks_exact_mut(4).enumerate() {
+            let mut rest = columns.iter().map(|c| c.get(i).copied().unwrap_or(0.0));
+            let mut next = || rest.next().unwrap_or(0.0);
+            let (var, mean) = (next(), next());
+            let scale = (1.0 / (var + self.eps as f32).sqrt()) * if self.has_weight { next() } else { 1.0 };
+            let value = if self.shift { (if self.has_bias { next() } else { 0.0 }) - mean * scale } else { scale };
+            o.copy_from_slice(&value.to_le_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Scale and shift of a batch norm over `[N, C, …]` of so many axes, as singles `[1, C, 1, …]`.
+///
+/// # Errors
+/// When a part is of a type that is no number.
+pub(crate) fn batch_norm_line(
+    mean: &TensorData,
+    var: &TensorData,
+    weight: Option<TensorData>,
+    bias: Option<TensorData>,
+    eps: f64,
+    rank: usize,
+) -> Result<(TensorData, TensorData), Error> {
+    let mut shape = vec![1; rank];
+    if let Some(channels) = shape.get_mut(1) {
+        *channels = var.numel();
+    }
+    let (has_weight, has_bias) = (weight.is_some(), bias.is_some());
+    let parts: Vec<TensorData> = [Some(var.clone()), Some(mean.clone()), weight, bias].into_iter().flatten().collect();
+    for p in &parts {
+        number(p.dtype(), &[0; 8])?;
+    }
+    let line = |shift| {
+        let recipe = Line { parts: parts.clone(), eps, has_weight, has_bias, shift };
+        TensorData::derived(DType::Float32, shape.clone(), Arc::new(recipe))
+    };
+    Ok((line(false)?, line(true)?))
+}
+
+/// Whether every element is one of `low..=high`. Reads the weight.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) fn is_all(data: &TensorData, value: f32) -> Result<bool, Error> {
+pub(crate) fn is_within(data: &TensorData, low: f32, high: f32) -> Result<bool, Error> {
     let size = data.dtype().size();
     let step = (1 << 20) / size * size;
     let mut held = Vec::new();
@@ -222,7 +293,7 @@ pub(crate) fn is_all(data: &TensorData, value: f32) -> Result<bool, Error> {
     while at < data.byte_len() {
         let n = step.min((data.byte_len() - at) as usize);
         for x in piece(data, at, n, &mut held)?.chunks_exact(size) {
-            if number(data.dtype(), x)? != value {
+            if !(low..=high).contains(&number(data.dtype(), x)?) {
                 return Ok(false);
             }
         }

@@ -61,6 +61,7 @@ impl Backend for Mlx {
     fn compile(&self, program: &Program, method: &Method, partition: &Partition<'_>) -> Result<Delegate, Error> {
         let graph = &method.graph;
         let mut cx = Cx::new(program, method, partition.outputs);
+        cx.reads_weights = true;
         for &id in partition.nodes {
             cx.begin(id);
             ops::lower(&mut cx, Call::new(graph, id)).map_err(|e| bug(graph.node(id).name.as_ref(), graph.node(id).source.as_deref(), &e))?;
@@ -73,7 +74,7 @@ impl Backend for Mlx {
 
 fn bug(node: &str, source: Option<&Source>, refusal: &Refusal) -> Error {
     let at = source.map_or_else(String::new, |s| format!(" ({s})"));
-    Error::new(ErrorKind::Invalid, format!("node {node}{at} was accepted but not lowered: {refusal}")).help("this is a bug in etx; please report it")
+    Error::new(ErrorKind::Bug, format!("node {node}{at} was accepted but not lowered: {refusal}")).into_bug()
 }
 
 /// Buffers start as zeros; the init chain gives those their contents that start as something else.

@@ -52,7 +52,10 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
     };
     // The instruction carries a single; integers that it cannot hold come as a constant. So do scalars, and shapes of
     // size zero, which the runtime refuses to fill.
-    let exact = number.is_none_or(|x| !to.dtype.is_int() || f64::from(x as f32) == x);
+    let exact = match value {
+        Arg::Int(n) => !to.dtype.is_int() || f64::from(*n as f32) as i64 == *n && n.unsigned_abs() < 1 << 53,
+        _ => number.is_none_or(|x| !to.dtype.is_int() || f64::from(x as f32) == x),
+    };
     let empty = to.shape.contains(&Expr::Int(0));
     if let Some(x) = number
         && (to.rank() == 0 || !exact)
@@ -103,6 +106,15 @@ fn arange<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     if to.shape == [Expr::Int(0)] {
         // The runtime makes no empty range.
         return fill(cx, call, &Arg::Int(0));
+    }
+    // The instruction counts in 32 bits; a range beyond them is one from zero, moved.
+    let wide = |e: &Expr| e.as_int().is_some_and(|n| i32::try_from(n).is_err());
+    if wide(&start) || wide(&end) {
+        let (from, stop, step) = (start.as_int(), cx.int(&end.minus(&start))?, cx.int(&step)?);
+        let from = from.ok_or_else(|| call.refuse("start", "a symbolic start with an end beyond 32 bits"))?;
+        let a = cx.temp(|out| Instr::ARange { out, start: 0.into(), stop, step, scalar_type: Some(to.dtype) });
+        let b = super::elementwise::as_type(cx, &call, &Arg::Int(from), to.dtype)?;
+        return cx.define(call.out(0)?, |out| Instr::Add { a, b, out });
     }
     let (start, stop, step) = (cx.int(&start)?, cx.int(&end)?, cx.int(&step)?);
     cx.define(call.out(0)?, |out| Instr::ARange { out, start, stop, step, scalar_type: Some(to.dtype) })

@@ -126,7 +126,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     binary!("aten.mul.Tensor" => Multiply),
     Operator::new("aten.div.Tensor", divide, "Divide"),
     Operator::new("aten.div.Tensor_mode", divide_mode, "Divide, then Floor or Trunc").when("integers with rounding_mode trunc of 64 bits"),
-    Operator::new("aten.floor_divide.default", |cx, call| floor_divide(cx, &call), "FloorDivide, or Remainder, Subtract, Divide for integers"),
+    Operator::new("aten.floor_divide.default", |cx, call| floor_divide(cx, &call), "FloorDivide; for integers Remainder, Subtract, Divide and a correction"),
     Operator::new("aten.remainder.Tensor", |cx, call| remainder(cx, &call), "Remainder"),
     binary!("aten.maximum.default" => Maximum),
     binary!("aten.minimum.default" => Minimum),
@@ -354,13 +354,20 @@ fn floor_divide<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
     cx.bind(call.out(0)?, q)
 }
 
-/// Floor division of integers. MLX's own goes through floats and leaves a fraction behind; what is left after taking the
-/// remainder away divides without one.
+/// Floor division of integers. MLX divides integers as singles and leaves a fraction behind, so: take the remainder away,
+/// divide what is left, and divide once more what that quotient, rounded to a single, has missed. Exact for all 32-bit
+/// integers, and for 64-bit ones up to quotients of 2^46.
 fn exact_floor_divide(cx: &mut Cx<'_>, a: Tid, b: Tid, t: DType) -> Res<Tid> {
     let rest = cx.temp(|out| Instr::Remainder { a, b, out });
     let whole = cx.temp(|out| Instr::Subtract { a, b: rest, out });
-    let q = cx.temp(|out| Instr::Divide { a: whole, b, out });
-    cx.cast(q, t)
+    let near = cx.temp(|out| Instr::Divide { a: whole, b, out });
+    let near = cx.cast(near, t)?;
+    let reached = cx.temp(|out| Instr::Multiply { a: near, b, out });
+    let missed = cx.temp(|out| Instr::Subtract { a: whole, b: reached, out });
+    let more = cx.temp(|out| Instr::Divide { a: missed, b, out });
+    let more = cx.temp(|out| Instr::Round { x: more, out, decimals: 0 });
+    let more = cx.cast(more, t)?;
+    Ok(cx.temp(|out| Instr::Add { a: near, b: more, out }))
 }
 
 fn remainder<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {

@@ -221,6 +221,10 @@ fn sort<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     let axis = call.axis("dim", ty.rank())? as i32;
     let descending = call.flag("descending")?;
+    if descending && !call.is_used(1) {
+        let sorted = cx.temp(|out| Instr::Sort { x, out, axis });
+        return cx.define(call.out(0)?, |out| backwards(sorted, out, axis, i64::MIN.into()));
+    }
     if descending || (call.is_used(0) && call.is_used(1)) {
         let at = order(cx, &call, x, axis, descending)?;
         if call.is_used(0) {
@@ -246,6 +250,11 @@ fn argsort<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     cx.bind(call.out(0)?, at)
 }
 
+/// From the last element down to the one after `stop`.
+fn backwards(x: Tid, out: Tid, axis: i32, stop: IntOrVid) -> Instr {
+    Instr::Slice { x, out, axis: i64::from(axis).into(), start: (-1).into(), stop, step: -1 }
+}
+
 fn topk<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let x = cx.tensor(call.value("self")?)?;
     let ty = call.ty("self")?;
@@ -258,6 +267,12 @@ fn topk<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let largest = call.is_none("largest") || call.flag("largest")?;
     let k: Expr = call.expr("k")?;
     let stop: IntOrVid = cx.int(&k)?;
+    if largest && !call.is_used(1) {
+        // The last of the rising order, from behind; NaN counts as largest in both.
+        let past = cx.int(&k.plus(&Expr::Int(1)).times(&Expr::Int(-1)))?;
+        let sorted = cx.temp(|out| Instr::Sort { x, out, axis: axis as i32 });
+        return cx.define(call.out(0)?, |out| backwards(sorted, out, axis as i32, past));
+    }
     let at = order(cx, &call, x, axis as i32, largest)?;
     let axis_arg: IntOrVid = (axis as i64).into();
     let indices = cx.temp(|out| Instr::Slice { x: at, out, axis: axis_arg, start: 0.into(), stop, step: 1 });

@@ -10,7 +10,7 @@ use etx_ir::weights::TensorData;
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
-use super::super::derive::packed;
+use super::super::derive::{biases, is_within, packed};
 use super::Operator;
 use super::linalg::factor;
 use crate::backend::Refusal;
@@ -92,8 +92,10 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let (bits, words) = match w.dtype() {
         DType::UInt8 if columns % 4 == 0 => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
         DType::Int8 if groups * group as u64 == columns => {
-            // Bytes hold any width up to eight bits; packing fewer bits as eight loses nothing but room.
-            (8, packed(w, 8))
+            // The argument says four bits whatever they are, so the codes themselves decide, once they may be read.
+            let narrow = cx.reads_weights && is_within(w, -8.0, 7.0).map_err(|e| Refusal::new(e.to_string()))?;
+            let bits = if narrow { 4 } else { 8 };
+            (bits, packed(w, bits as usize))
         }
         _ => return Err(call.refuse("w", "codes must be int8, or uint8 holding two")),
     };
@@ -104,7 +106,8 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let w = cx.constant(&format!("{name}_to_packed"), words)?;
     let scales = cx.constant(scale_name, scale.clone())?;
     let offset = f32::from(1u8 << (bits - 1));
-    let biases = Some(cx.biases(&format!("{name}_to_biases"), scales, scale, zeros, offset, 0.0)?);
+    let data = biases(scale, zeros, offset).map_err(|e| Refusal::new(e.to_string()))?;
+    let biases = Some(cx.constant(&format!("{name}_to_biases"), data)?);
     let (lhs_indices, rhs_indices) = (optional(cx, &call, "lhs_indices")?, optional(cx, &call, "rhs_indices")?);
     let flag = sorted(cx, &call)?;
     let transpose = call.is_none("transpose") || call.flag("transpose")?;

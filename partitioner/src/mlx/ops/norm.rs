@@ -2,10 +2,13 @@
 
 use etx_ir::mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_ir::weights::TensorData;
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
+use super::super::derive::batch_norm_line;
 use super::Operator;
+use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.rms_norm.default", rms_norm, "RMSNorm").when("more than one axis is normalised"),
@@ -13,7 +16,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.native_layer_norm.default", layer_norm, "LayerNorm").when("mean or rstd is used"),
     Operator::new("aten.native_group_norm.default", native_group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add").when("mean or rstd is used"),
     Operator::new("aten.group_norm.default", group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add"),
-    Operator::new("aten._native_batch_norm_legit_no_training.default", batch_norm, "Subtract, Multiply, Add").when("mean or rstd is used"),
+    Operator::new("aten._native_batch_norm_legit_no_training.default", batch_norm, "Multiply, Add; more where statistics are no weights").when("mean or rstd is used"),
     Operator::new("aten._softmax.default", softmax, "Softmax"),
     Operator::new("aten._log_softmax.default", log_softmax, "LogSumExp, Subtract"),
 ];
@@ -105,6 +108,33 @@ fn groups<'a>(cx: &mut Cx<'a>, call: Call<'a>, name: &str) -> Res {
     cx.bind(call.out(0)?, y)
 }
 
+/// Scale and shift of a batch norm whose statistics and parameters are all weights: torch, too, multiplies by one number
+/// and adds another, both in single precision.
+fn folded<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Option<(Tid, Tid)>> {
+    let mut parts = Vec::new();
+    for name in ["running_mean", "running_var", "weight", "bias"] {
+        if call.is_none(name) {
+            parts.push(None);
+            continue;
+        }
+        let v = call.value(name)?;
+        match cx.weight(v) {
+            Some((_, data)) => parts.push(Some((v, data))),
+            None => return Ok(None),
+        }
+    }
+    let [Some(mean), Some(var), weight, bias] = parts[..] else { return Ok(None) };
+    for (v, _) in [Some(mean), Some(var), weight, bias].into_iter().flatten() {
+        cx.depends(v);
+    }
+    let eps = call.float_or("eps", 1e-5)?;
+    let rank = call.ty("input")?.rank();
+    let data = |p: Option<(etx_ir::graph::ValueId, &TensorData)>| p.map(|(_, d)| d.clone());
+    let name = cx.weight(var.0).map_or("batch_norm", |(n, _)| n).to_owned();
+    let (scale, shift) = batch_norm_line(mean.1, var.1, data(weight), data(bias), eps, rank).map_err(|e| Refusal::new(e.to_string()))?;
+    Ok(Some((cx.constant(&format!("{name}_scale"), scale)?, cx.constant(&format!("{name}_shift"), shift)?)))
+}
+
 /// `(x - mean) * rsqrt(var + eps) * weight + bias`, a channel at a time.
 fn batch_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     if call.is_used(1) || call.is_used(2) {
@@ -112,6 +142,10 @@ fn batch_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     let x = cx.tensor(call.value("input")?)?;
     let ty = call.ty("input")?;
+    if let Some((scale, shift)) = folded(cx, &call)? {
+        let scaled = cx.temp(|out| Instr::Multiply { a: x, b: scale, out });
+        return cx.define(call.out(0)?, |out| Instr::Add { a: scaled, b: shift, out });
+    }
     let (mean, var) = (cx.tensor(call.value("running_mean")?)?, cx.tensor(call.value("running_var")?)?);
     let (weight, bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);
     let eps = cx.scalar(call.float_or("eps", 1e-5)?, cx.dtype(var))?;

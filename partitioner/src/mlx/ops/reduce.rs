@@ -60,8 +60,8 @@ fn reduced(call: &Call<'_>) -> Res<Option<(Option<Vec<i32>>, bool)>> {
     }
     let axes = call.axes("dim", rank)?;
     let keepdims = call.flag("keepdim")?;
-    let axes = if axes.len() == rank && !keepdims { None } else { Some(axes.into_iter().map(|a| a as i32).collect()) };
-    Ok(Some((axes, keepdims)))
+    // Always by name: for some reductions no axes means all of them, for others none.
+    Ok(Some((Some(axes.into_iter().map(|a| a as i32).collect()), keepdims)))
 }
 
 /// The operand as the type that torch accumulates in: the `dtype` argument, or the result's.

@@ -85,17 +85,25 @@ pub fn divide(method: &Method, verdicts: &[Option<Verdict>]) -> Division {
             handed[v.index()] |= from.is_some() && from != home[id.index()];
         }
     }
-    // New states that no node computes (an input or a weight that was copied whole) are written by the first partition.
+    // What no node computes but the state needs is up to the first partition: new contents that are an input or a weight
+    // as a whole, and old contents that are returned.
+    let state = |i: &u32| method.inputs.get(*i as usize).and_then(|input| input.value);
+    let mutated: Vec<ValueId> = method.outputs.iter().filter_map(|k| if let OutputKind::StateMutation(i) = k { state(i) } else { None }).collect();
     for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
-        if let (Some(v), OutputKind::StateMutation(i)) = (out.as_value(), kind)
+        if let Some(v) = out.as_value()
             && graph.producer(v).is_none()
-            && method.inputs.get(*i as usize).is_some_and(|input| input.value != Some(v))
+            && match kind {
+                OutputKind::StateMutation(i) => state(i) != Some(v),
+                _ => mutated.contains(&v),
+            }
         {
             if division.partitions.is_empty() {
                 division.partitions.push(Vec::new());
                 division.outputs.push(Vec::new());
             }
-            division.outputs[0].push(v);
+            if !division.outputs[0].contains(&v) {
+                division.outputs[0].push(v);
+            }
         }
     }
     for &id in &order {
@@ -112,3 +120,6 @@ pub fn divide(method: &Method, verdicts: &[Option<Verdict>]) -> Division {
 fn has_effect(op: OpId) -> bool {
     op.has_side_effects() || op.mutates()
 }
+
+#[cfg(test)]
+mod tests;
