@@ -3,15 +3,17 @@
 //! Kernels take tensors of any layout and return new ones; those that only rearrange return views. They check what they
 //! are given and fail with a value: nothing an instruction says can make one panic.
 
+mod attention;
 pub(crate) mod binary;
 pub(crate) mod dtype;
 mod engine;
 pub(crate) mod index;
 pub(crate) mod lanes;
-pub(crate) mod matmul;
+mod matmul;
 mod matrix;
 mod norm;
 pub(crate) mod reduce;
+mod rope;
 pub(crate) mod shape;
 mod simd;
 pub(crate) mod unary;

@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 
-use super::{binary, dtype, index, matmul, norm, reduce, shape, unary};
+use super::{attention, binary, dtype, index, matmul, norm, reduce, rope, shape, unary};
 use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
@@ -213,10 +213,10 @@ impl Engine for Cpu {
     fn layer_norm(&self, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
         norm::layer_norm(x, weight, bias, eps)
     }
-    fn rope(&self, _x: &Tensor, _how: Rope<'_, Tensor>) -> Result<Tensor> {
-        missing("Rope")
+    fn rope(&self, x: &Tensor, how: Rope<'_, Tensor>) -> Result<Tensor> {
+        rope::rope(x, how)
     }
-    fn sdpa(&self, _q: &Tensor, _k: &Tensor, _v: &Tensor, _scale: f32, _mask: Option<&Tensor>, _causal: bool) -> Result<Tensor> {
-        missing("Sdpa")
+    fn sdpa(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+        attention::sdpa(q, k, v, scale, mask, causal)
     }
 }

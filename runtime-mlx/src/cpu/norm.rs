@@ -20,7 +20,7 @@ pub(crate) fn softmax(x: &Tensor, axis: i32) -> Result<Tensor> {
     let mut swap: Vec<i64> = (0..x.rank() as i64).collect();
     let last = swap.len() - 1;
     swap.swap(axis, last);
-    let rows = dispatch!(float, "Softmax", x.dtype(), T => map_rows::<T, T>(&x.transpose(&swap)?, |row, out| {
+    let rows = dispatch!(float, "Softmax", x.dtype(), T => map_rows::<T, T>(&x.transpose(&swap)?, |_, row, out| {
         vector::softmax(row);
         T::round_to(row, out);
     }))?;
@@ -62,7 +62,7 @@ fn normalise(what: &str, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tens
     };
     let (weight, bias) = (wide(weight)?, wide(bias)?);
     dispatch!(float, what, x.dtype(), S => dispatch!(float, what, dtype, D => {
-        map_rows::<S, D>(x, |values, out| {
+        map_rows::<S, D>(x, |_, values, out| {
             row(values);
             D::round_to(values, out);
             // Each step rounds, as the instructions that this one stands for do.
@@ -80,8 +80,8 @@ fn normalise(what: &str, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tens
     }))
 }
 
-/// Calls `f` with each row along the last axis as `f32` and its place in the result.
-fn map_rows<S: Float, D: Float>(x: &Tensor, f: impl Fn(&mut [f32], &mut [D]) + Sync) -> Result<Tensor> {
+/// Calls `f` with the number of each row along the last axis, the row as `f32` and its place in the result.
+pub(super) fn map_rows<S: Float, D: Float>(x: &Tensor, f: impl Fn(usize, &mut [f32], &mut [D]) + Sync) -> Result<Tensor> {
     let width = x.shape().last().copied().unwrap_or(1);
     let operand = Operand::<S>::new(x, x.shape())?;
     Tensor::build::<D>(x.shape(), |out| {
@@ -89,7 +89,7 @@ fn map_rows<S: Float, D: Float>(x: &Tensor, f: impl Fn(&mut [f32], &mut [D]) + S
         let work = |(raw, row): &mut (Vec<S>, Vec<f32>), (i, out): (usize, &mut [D])| {
             for (j, out) in out.chunks_exact_mut(width).enumerate() {
                 S::widen_to(operand.chunk((i * some + j) * width, width, raw), row);
-                f(row, out);
+                f(i * some + j, row, out);
             }
         };
         let scratch = || (vec![S::zeroed(); width], vec![0f32; width]);
