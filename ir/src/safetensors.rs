@@ -42,36 +42,49 @@ struct Index {
 /// The tensors of several files; a file that ends in `.json` is the index of a sharded set and stands for all of its shards.
 ///
 /// # Errors
-/// As [`open`]; [`ErrorKind::Weight`] when two files bring a tensor of one name.
+/// As [`open`]; [`ErrorKind::Weight`] when two files bring a tensor of one name, or a shard lacks what its index says it has.
 pub fn open_all(paths: &[PathBuf]) -> Result<BTreeMap<String, TensorData>, Error> {
     let mut all = BTreeMap::new();
-    let mut files: Vec<PathBuf> = Vec::new();
     for path in paths {
-        if path.extension().is_none_or(|e| e != "json") {
-            files.push(path.clone());
-            continue;
-        }
-        let place = |e: Error| e.within(path.display().to_string());
-        let index: Index = serde_json::from_slice(MappedFile::open(path)?.bytes())
-            .map_err(|e| place(Error::new(ErrorKind::Format, format!("not an index of safetensors files: {e}"))))?;
-        let shards: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for shard in shards {
-            // A shard's name comes from a file: it must stay in that file's folder.
-            if Path::new(&shard).file_name().is_none_or(|n| n != shard.as_str()) {
-                return Err(place(Error::new(ErrorKind::Format, format!("shard {shard:?} is not a file name"))));
-            }
-            files.push(folder.join(shard));
-        }
-    }
-    for path in files {
-        for (name, data) in open(&path)? {
+        let tensors = if path.extension().is_some_and(|e| e == "json") {
+            open_index(path).map_err(|e| e.within(path.display().to_string()))?
+        } else {
+            open(path)?
+        };
+        for (name, data) in tensors {
             if all.insert(name.clone(), data).is_some() {
-                return Err(Error::new(ErrorKind::Weight, format!("tensor {name:?} is in {} and in a file before it", path.display())));
+                let what = format!("tensor {name:?} is in {} and in a file given before it", path.display());
+                return Err(Error::new(ErrorKind::Weight, what).help("give each file once, and only one that has the tensor"));
             }
         }
     }
     Ok(all)
+}
+
+fn open_index(path: &Path) -> Result<BTreeMap<String, TensorData>, Error> {
+    let index: Index = serde_json::from_slice(MappedFile::open(path)?.bytes())
+        .map_err(|e| Error::new(ErrorKind::Format, format!("not an index of safetensors files: {e}")))?;
+    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, shard) in &index.weight_map {
+        shards.entry(shard).or_default().push(name);
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut all = BTreeMap::new();
+    let mut missing = Vec::new();
+    for (shard, names) in shards {
+        // A shard's name comes from a file: it must stay in that file's folder.
+        if Path::new(shard).file_name().is_none_or(|n| n != shard) {
+            return Err(Error::new(ErrorKind::Format, format!("shard {shard:?} is not a file name")));
+        }
+        let mut tensors = open(folder.join(shard))?;
+        for name in names {
+            match tensors.remove(name) {
+                Some(data) => _ = all.insert(name.to_owned(), data),
+                None => missing.push(format!("tensor {name:?} is not in {shard}, where the index has it")),
+            }
+        }
+    }
+    if missing.is_empty() { Ok(all) } else { Err(Error::many(ErrorKind::Weight, missing)) }
 }
 
 /// The bytes of a file that holds these tensors. Memory is needed for all of them at once.
@@ -127,6 +140,101 @@ fn dtype(t: safetensors::Dtype) -> Option<DType> {
 mod tests {
     use super::*;
 
+    /// A folder that goes away with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("etx-safetensors-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        }
+
+        /// A file with tensors of bytes, each two of the same value.
+        fn tensors(&self, name: &str, tensors: &[(&str, u8)]) -> PathBuf {
+            let data = |b: u8| TensorData::inline(DType::UInt8, vec![1, 2], [b; 2]).unwrap();
+            let tensors = tensors.iter().map(|(name, b)| ((*name).to_owned(), data(*b))).collect();
+            self.write(name, &encode(&tensors).unwrap())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn bytes(t: &TensorData) -> &[u8] {
+        t.bytes().unwrap()
+    }
+
+    #[test]
+    fn tensors_are_ranges_of_the_file() {
+        let folder = Folder::new("one");
+        let tensors = open(folder.tensors("w.safetensors", &[("b", 7), ("a", 9)])).unwrap();
+        assert_eq!(tensors.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((tensors["a"].dtype(), tensors["a"].shape(), bytes(&tensors["a"])), (DType::UInt8, &[1, 2][..], &[9, 9][..]));
+        assert!(tensors["b"].file_range().is_some());
+    }
+
+    #[test]
+    fn an_index_stands_for_its_shards() {
+        let folder = Folder::new("sharded");
+        folder.tensors("1.safetensors", &[("a", 1), ("b", 2)]);
+        folder.tensors("2.safetensors", &[("c", 3), ("not in the index", 4)]);
+        let index = folder.write(
+            "model.safetensors.index.json",
+            br#"{"metadata": {"total_size": 6}, "weight_map": {"a": "1.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#,
+        );
+        let more = folder.tensors("more.safetensors", &[("d", 5)]);
+        let all = open_all(&[index, more]).unwrap();
+        let values: Vec<_> = all.iter().map(|(name, t)| (name.as_str(), bytes(t)[0])).collect();
+        assert_eq!(values, [("a", 1), ("b", 2), ("c", 3), ("d", 5)]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_file() {
+        let folder = Folder::new("wrong");
+        let good = folder.tensors("good.safetensors", &[("a", 1)]);
+        let whole = std::fs::read(&good).unwrap();
+        let index = |map: &str| folder.write("x.index.json", format!("{{\"weight_map\": {map}}}").as_bytes());
+        let cases: Vec<(Vec<PathBuf>, ErrorKind, &str)> = vec![
+            (vec![good.clone(), good.clone()], ErrorKind::Weight, "tensor \"a\" is in "),
+            (vec![folder.0.join("none.safetensors")], ErrorKind::Io, "none.safetensors: "),
+            (vec![folder.0.clone()], ErrorKind::Io, "is not a regular file"),
+            (vec![folder.write("empty.safetensors", b"")], ErrorKind::Format, "empty.safetensors: not a safetensors file"),
+            (vec![folder.write("long.safetensors", &[0xff; 64])], ErrorKind::Format, "long.safetensors: not a safetensors file"),
+            (vec![folder.write("x.json", b"[]")], ErrorKind::Format, "x.json: not an index of safetensors files"),
+        ];
+        for (paths, kind, says) in cases {
+            let e = open_all(&paths).unwrap_err();
+            assert!(e.kind() == kind && e.to_string().contains(says), "{e}");
+        }
+        for (map, kind, says) in [
+            (
+                r#"{"a": "good.safetensors", "b": "good.safetensors", "c": "good.safetensors"}"#,
+                ErrorKind::Weight,
+                "2 problems\n  tensor \"b\" is not in good",
+            ),
+            (r#"{"a": "../good.safetensors"}"#, ErrorKind::Format, "shard \"../good.safetensors\" is not a file name"),
+            (r#"{"a": "/etc/passwd"}"#, ErrorKind::Format, "is not a file name"),
+            (r#"{"a": ".."}"#, ErrorKind::Format, "is not a file name"),
+            (r#"{"a": "lost.safetensors"}"#, ErrorKind::Io, "lost.safetensors"),
+        ] {
+            let e = open_all(&[index(map)]).unwrap_err();
+            assert!(e.kind() == kind && e.to_string().contains(says), "{e}");
+        }
+        for len in 0..whole.len() {
+            assert!(open(folder.write("short.safetensors", &whole[..len])).is_err(), "{len} bytes");
+        }
+    }
+
     #[test]
     fn what_is_written_reads_back() {
         let tensor = |dtype, shape: &[u64], bytes: &[u8]| TensorData::inline(dtype, shape.to_vec(), bytes).unwrap();
@@ -135,10 +243,8 @@ mod tests {
             ("a".to_owned(), tensor(DType::BFloat16, &[2, 1], &[0x80, 0x3f, 0, 0x40])),
             ("none".to_owned(), tensor(DType::Bool, &[0, 3], &[])),
         ]);
-        let path = std::env::temp_dir().join(format!("etx-safetensors-{}", std::process::id()));
-        std::fs::write(&path, encode(&tensors).unwrap()).unwrap();
-        let again = open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
+        let folder = Folder::new("written");
+        let again = open(folder.write("w.safetensors", &encode(&tensors).unwrap())).unwrap();
         assert_eq!(again.keys().collect::<Vec<_>>(), ["a", "b", "none"]);
         for (name, data) in &tensors {
             assert_eq!(

@@ -140,6 +140,7 @@ pub(crate) struct CustomObj {
 /// The argument union. `as_none` carries `true` or `[]` by version.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "they are the keys of the file")]
 pub(crate) enum Argument {
     AsNone(de::IgnoredAny),
     AsTensor(Name),
@@ -202,6 +203,7 @@ pub(crate) struct GraphArgument {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "they are the keys of the file")]
 pub(crate) enum SymArgument {
     AsName(String),
     AsInt(i64),
@@ -212,6 +214,7 @@ pub(crate) enum SymArgument {
 /// A size, or a symbolic scalar: a literal, or an expression with the example's value as a hint.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "they are the keys of the file")]
 pub(crate) enum SymScalar {
     AsInt(i64),
     AsBool(bool),

@@ -51,8 +51,6 @@ pub(super) struct Call<'a> {
     pub(super) args: Value<'a>,
     /// Items that were put into the result.
     pub(super) pairs: Vec<(Value<'a>, Value<'a>)>,
-    /// State that the result was given.
-    pub(super) state: Value<'a>,
 }
 
 /// A pickle, read.
@@ -118,10 +116,10 @@ impl<'a> Pickle<'a> {
     }
 
     /// What would have been called, by module and name, and with which arguments.
-    pub(super) fn call(&self, v: Value<'a>) -> Option<((&'a str, &'a str), &[Value<'a>], &Call<'a>)> {
+    pub(super) fn call(&self, v: Value<'a>) -> Option<((&'a str, &'a str), &[Value<'a>])> {
         match self.object(v)? {
             Object::Call(call) => match call.callable {
-                Value::Global(module, name) => Some(((module, name), self.items(call.args)?, call)),
+                Value::Global(module, name) => Some(((module, name), self.items(call.args)?)),
                 _ => None,
             },
             _ => None,
@@ -255,7 +253,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn call(&mut self, callable: Value<'a>, args: Value<'a>) {
-        self.make(Object::Call(Box::new(Call { callable, args, pairs: Vec::new(), state: Value::None })));
+        self.make(Object::Call(Box::new(Call { callable, args, pairs: Vec::new() })));
     }
 
     /// An integer of `n` bytes, two's complement.
@@ -372,12 +370,10 @@ impl<'a> Machine<'a, '_> {
                     let callable = self.pop()?;
                     self.call(callable, args);
                 }
+                // BUILD: attributes of what was made; nothing that is read has any that matter.
                 b'b' => {
-                    let given = self.pop()?;
-                    match self.top()? {
-                        Object::Call(call) => call.state = given,
-                        _ => return Err("state is given to what is no object".to_owned()),
-                    }
+                    _ = self.pop()?;
+                    _ = self.top()?;
                 }
                 b'Q' => {
                     let id = self.pop()?;
@@ -433,12 +429,10 @@ mod tests {
     }
 
     #[test]
-    fn ordered_dictionaries_and_state_belong_to_the_call() {
+    fn ordered_dictionaries_are_calls_with_items() {
         let p = read(b"\x80\x02ccollections\nOrderedDict\n)R(K\x01K\x02u}K\x03K\x04sb.").unwrap();
         assert_eq!(p.pairs(p.root), Some(&[(Value::Int(1), Value::Int(2))][..]));
-        let (_, args, call) = p.call(p.root).unwrap();
-        assert!(args.is_empty());
-        assert_eq!(p.pairs(call.state), Some(&[(Value::Int(3), Value::Int(4))][..]));
+        assert_eq!(p.call(p.root), Some((("collections", "OrderedDict"), &[][..])));
     }
 
     #[test]

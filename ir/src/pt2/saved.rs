@@ -96,6 +96,9 @@ pub(super) enum Stored {
     Wrapped(Wrapped),
 }
 
+/// Tensors by name; what is none is an error in its place.
+pub(super) type Tensors = BTreeMap<String, Result<Stored, Error>>;
+
 /// An open torch.save file.
 pub(super) struct Saved<'a> {
     archive: &'a Archive,
@@ -128,7 +131,7 @@ impl<'a> Saved<'a> {
     }
 
     /// The tensors of the dictionary that the file is. What else is in it, such as a custom object, is an error in its place.
-    pub(super) fn dictionary(&self) -> Result<BTreeMap<String, Result<Stored, Error>>, Error> {
+    pub(super) fn dictionary(&self) -> Result<Tensors, Error> {
         let pairs = self.pickle.pairs(self.pickle.root).ok_or_else(|| bad("no dictionary of tensors"))?;
         let named = pairs.iter().filter_map(|(k, v)| match k {
             Value::Str(name) => Some(((*name).to_owned(), self.stored(*v, 0))),
@@ -138,7 +141,7 @@ impl<'a> Saved<'a> {
     }
 
     fn stored(&self, v: Value<'a>, depth: u32) -> Result<Stored, Error> {
-        let Some((called, args, call)) = self.pickle.call(v) else { return Err(bad("not a tensor")) };
+        let Some((called, args)) = self.pickle.call(v) else { return Err(bad("not a tensor")) };
         if depth > MAX_WRAPPING {
             return Err(bad(format!("wrapped more than {MAX_WRAPPING} times")));
         }
@@ -156,10 +159,7 @@ impl<'a> Saved<'a> {
             (("torch._utils", "_rebuild_meta_tensor_no_storage"), _) => {
                 Err(bad("its bytes were not saved").help("the program was exported from fake or meta tensors; export the real model"))
             }
-            ((module, name), _) => {
-                _ = call;
-                Err(bad(format!("a pickled {module}.{name}, which is no tensor that etx reads")))
-            }
+            ((module, name), _) => Err(bad(format!("a pickled {module}.{name}, which is no tensor that etx reads"))),
         }
     }
 
@@ -215,7 +215,7 @@ impl<'a> Saved<'a> {
             Value::Object(_) => match (self.ints(v), self.pickle.call(v)) {
                 (Some(ints), _) => Attribute::Ints(ints),
                 // Enumerators are calls of their class with the value.
-                (None, Some(((module, name), _, _))) => Attribute::Other(format!("{module}.{name}")),
+                (None, Some(((module, name), _))) => Attribute::Other(format!("{module}.{name}")),
                 (None, None) => Attribute::Other("an object".to_owned()),
             },
         }
@@ -223,7 +223,7 @@ impl<'a> Saved<'a> {
 
     fn ints(&self, v: Value<'a>) -> Option<Vec<i64>> {
         let items = match self.pickle.call(v) {
-            Some((("torch", "Size"), [items], _)) => *items,
+            Some((("torch", "Size"), [items])) => *items,
             _ => v,
         };
         let int = |v: &Value<'a>| match v {

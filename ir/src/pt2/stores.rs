@@ -7,7 +7,7 @@ use super::archive::Archive;
 use super::convert::types::tensor_type;
 use super::json;
 use super::model::{Payload, PayloadConfig, SymScalar};
-use super::saved::{Saved, Stored};
+use super::saved::{Saved, Stored, Tensors};
 use crate::error::{Error, ErrorKind};
 use crate::sym::Expr;
 use crate::weights::TensorData;
@@ -138,7 +138,7 @@ pub(super) struct Dictionaries<'a> {
 
 struct Dictionary {
     entry: String,
-    read: OnceCell<Result<BTreeMap<String, Result<Stored, Error>>, Error>>,
+    read: OnceCell<Result<Tensors, Error>>,
 }
 
 impl<'a> Dictionaries<'a> {
@@ -148,13 +148,13 @@ impl<'a> Dictionaries<'a> {
         Self { archive, state: dictionary(state), constants: dictionary(constants) }
     }
 
-    /// What is stored under this name, and in which entry.
-    fn find(&self, fqn: &str, persistent: bool) -> Result<Option<(&Result<Stored, Error>, &str)>, Error> {
+    /// What is stored under this name, if anything is; an error says in which entry.
+    fn find(&self, fqn: &str, persistent: bool) -> Result<Option<Result<Stored, Error>>, Error> {
         // Formats that do not tell persistent buffers from others, or constants from either, keep them in one of the two.
         let places = if persistent { [&self.state, &self.constants] } else { [&self.constants, &self.state] };
         for place in places {
             if let Some(found) = place.get(self.archive)?.get(fqn) {
-                return Ok(Some((found, &place.entry)));
+                return Ok(Some(found.clone().map_err(|e| e.within(place.entry.clone()))));
             }
         }
         Ok(None)
@@ -162,7 +162,7 @@ impl<'a> Dictionaries<'a> {
 }
 
 impl Dictionary {
-    fn get(&self, archive: &Archive) -> Result<&BTreeMap<String, Result<Stored, Error>>, Error> {
+    fn get(&self, archive: &Archive) -> Result<&Tensors, Error> {
         let read = self.read.get_or_init(|| {
             if !archive.has(&self.entry) {
                 return Ok(BTreeMap::new());
@@ -176,17 +176,14 @@ impl Dictionary {
 
 impl WeightSource for Dictionaries<'_> {
     fn weight(&self, fqn: &str, persistent: bool) -> Result<Stored, Error> {
-        match self.find(fqn, persistent)? {
-            Some((stored, entry)) => stored.clone().map_err(|e| e.within(entry)),
-            None => {
-                let place = if persistent { &self.state } else { &self.constants };
-                Err(bad(format!("not in {}", place.entry)).help("the file was saved without its weights; save it with torch.export.save"))
-            }
-        }
+        self.find(fqn, persistent)?.unwrap_or_else(|| {
+            let place = if persistent { &self.state } else { &self.constants };
+            Err(bad(format!("not in {}", place.entry)).help("the file was saved without its weights; save it with torch.export.save"))
+        })
     }
 
     fn is_pickled(&self, fqn: &str, persistent: bool) -> bool {
-        matches!(self.find(fqn, persistent), Ok(Some((Ok(Stored::Wrapped(_)) | Err(_), _))))
+        matches!(self.find(fqn, persistent), Ok(Some(Ok(Stored::Wrapped(_)) | Err(_))))
     }
 }
 

@@ -131,20 +131,19 @@ fn slots<'a>(json: &'a model::ExportedProgram, weights: &dyn WeightSource, found
     slots
 }
 
-/// Moves the parts of parameters behind the other parameters of their module, where torch has them: it makes a module of them.
-fn order_parts(slots: &mut Vec<Slot>) {
-    let name = |s: &Slot| match s.spec {
-        InputSpec::Parameter { parameter_name } => Some(parameter_name.clone()),
+/// Moves the parts of parameters behind all other parameters of their module and of the modules inside it: torch makes the
+/// parts a module of their own, the last one inside.
+fn order_parts(slots: &mut [Slot]) {
+    let parameter = |s: &Slot| match s.spec {
+        InputSpec::Parameter { parameter_name } => Some((parameter_name.clone(), matches!(s.given, Given::Parts { .. }))),
         _ => None,
     };
-    let mut at = slots.len();
-    while at > 0 {
-        at -= 1;
-        let Some(slot) = slots.get(at).filter(|s| matches!(s.given, Given::Parts { .. })) else { continue };
-        let Some(fqn) = name(slot) else { continue };
-        let module = fqn.rsplit_once('.').map_or(String::new(), |(m, _)| format!("{m}."));
-        let others = |s: &&Slot| !matches!(s.given, Given::Parts { .. }) && name(s).is_some_and(|n| n.starts_with(&module));
-        let behind = slots.iter().skip(at + 1).take_while(others).count();
+    let module = |fqn: &str| fqn.rsplit_once('.').map_or(String::new(), |(m, _)| format!("{m}."));
+    for at in (0..slots.len()).rev() {
+        let Some((fqn, true)) = slots.get(at).and_then(parameter) else { continue };
+        let own = module(&fqn);
+        let passes = |s: &&Slot| parameter(s).is_some_and(|(n, parts)| n.starts_with(&own) && !(parts && module(&n) == own));
+        let behind = slots.iter().skip(at + 1).take_while(passes).count();
         if let Some(run) = slots.get_mut(at..=at + behind) {
             run.rotate_left(1);
         }
