@@ -29,7 +29,7 @@ pub(crate) struct Opts {
     #[arg(long, value_enum, default_value_t = Backend::Mlx)]
     backend: Backend,
     /// File to write [default: INPUT with the extension .pte]
-    #[arg(short, long, value_name = "OUT.pte", required_unless_present = "input")]
+    #[arg(short, long, value_name = "OUT.pte")]
     output: Option<PathBuf>,
     /// One more method, from a program of its own; weights that are equal are written once
     #[arg(long = "method", id = "methods", value_name = "NAME=FILE", value_parser = named_file)]
@@ -104,8 +104,7 @@ impl Opts {
             (Some(output), _) => output.clone(),
             _ if stop => "-".into(),
             (None, Some(input)) => input.with_extension("pte"),
-            // Asked for by the options' declaration.
-            (None, None) => return Err(Failure::input("no -o OUT.pte")),
+            (None, None) => return Err(Failure::input("there is no INPUT to name the file after").help("name it with -o OUT.pte")),
         };
         // Before any work is done.
         if stop {

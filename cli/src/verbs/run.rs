@@ -78,7 +78,7 @@ impl FromArgMatches for Calls {
         let mut calls: Vec<(usize, Call)> = placed("inputs").into_iter().map(|(at, inputs)| (at, Call { inputs, outputs: None })).collect();
         for (at, file) in placed("outputs") {
             let bad =
-                |why: &str| clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, format!("--outputs {}: {why}\n", file.display()));
+                |why: &str| clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, format!("--outputs {}: {why}", file.display()));
             match calls.iter_mut().rev().find(|(inputs, _)| *inputs < at) {
                 None => return Err(bad("there is no --inputs before it")),
                 Some((_, call)) if call.outputs.is_some() => return Err(bad("the --inputs before it has one already")),

@@ -267,4 +267,6 @@ fn a_command_line_that_makes_no_sense() {
         assert_eq!((done.status, &*done.stdout), (Some(2), ""), "{line:?}");
         assert!(done.stderr.starts_with("error: "), "{}", done.stderr);
     }
+    let error = folder.etx(args!["lower", "--method", "a=a.pt2"]).bad();
+    says(&error, &["there is no INPUT to name the file after", "-o OUT.pte"]);
 }
