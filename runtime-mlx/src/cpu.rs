@@ -12,10 +12,12 @@ pub(crate) mod lanes;
 mod matmul;
 mod matrix;
 mod norm;
+mod random;
 pub(crate) mod reduce;
 mod rope;
 pub(crate) mod shape;
 mod simd;
+mod sort;
 pub(crate) mod unary;
 mod vector;
 

@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 
-use super::{attention, binary, dtype, index, matmul, norm, reduce, rope, shape, unary};
+use super::{attention, binary, dtype, index, matmul, norm, random, reduce, rope, shape, sort, unary};
 use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
@@ -160,21 +160,21 @@ impl Engine for Cpu {
     fn triangle(&self, x: &Tensor, k: i32, upper: bool) -> Result<Tensor> {
         shape::triangle(x, k, upper)
     }
-    fn random_bits(&self, _shape: &[i64], _seed: Option<i64>, _width: i32) -> Result<Tensor> {
-        missing("RandomBits")
+    fn random_bits(&self, to: &[i64], seed: Option<i64>, width: i32) -> Result<Tensor> {
+        random::random_bits(&shape::sizes(to)?, seed, width)
     }
 
-    fn sort(&self, _x: &Tensor, _axis: i32) -> Result<Tensor> {
-        missing("Sort")
+    fn sort(&self, x: &Tensor, axis: i32) -> Result<Tensor> {
+        sort::sort(x, axis)
     }
-    fn argsort(&self, _x: &Tensor, _axis: i32) -> Result<Tensor> {
-        missing("Argsort")
+    fn argsort(&self, x: &Tensor, axis: i32) -> Result<Tensor> {
+        sort::argsort(x, axis)
     }
-    fn partition(&self, _x: &Tensor, _kth: i64, _axis: i32) -> Result<Tensor> {
-        missing("Partition")
+    fn partition(&self, x: &Tensor, kth: i64, axis: i32) -> Result<Tensor> {
+        sort::partition(x, kth, axis)
     }
-    fn arg_partition(&self, _x: &Tensor, _kth: i64, _axis: i32) -> Result<Tensor> {
-        missing("ArgPartition")
+    fn arg_partition(&self, x: &Tensor, kth: i64, axis: i32) -> Result<Tensor> {
+        sort::arg_partition(x, kth, axis)
     }
 
     fn addmm(&self, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, alpha: f32, beta: f32) -> Result<Tensor> {
