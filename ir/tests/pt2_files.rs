@@ -1,5 +1,7 @@
 //! Real files: of older generations, with pickled weights, and a program beside its weights.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -19,9 +19,13 @@ pub(super) fn program(bytes: &[u8]) -> Result<ExportedProgram, Error> {
     if bytes.len() > MAX_JSON {
         return Err(Error::new(ErrorKind::Format, format!("{} bytes of JSON; at most {MAX_JSON} are accepted", bytes.len())));
     }
-    // Files of torch 2.5 and of ExecuTorch have bare NaN and Infinity, which JSON does not.
+    // What is in order is read once; what is not, as often as it takes to say what is wrong.
+    if let Ok(program) = serde_json::from_slice::<ExportedProgram>(bytes) {
+        return supported(program.schema_version).map(|()| program);
+    }
     let (version, bytes) = match serde_json::from_slice::<VersionOnly>(bytes) {
         Ok(version) => (version, Cow::Borrowed(bytes)),
+        // Files of torch 2.5 and of ExecuTorch have bare NaN and Infinity, which JSON does not.
         Err(first) => {
             let quoted = quote_special_floats(bytes);
             match serde_json::from_slice::<VersionOnly>(&quoted) {
@@ -30,9 +34,14 @@ pub(super) fn program(bytes: &[u8]) -> Result<ExportedProgram, Error> {
             }
         }
     };
-    match version.schema_version {
+    supported(version.schema_version)?;
+    typed(&bytes)
+}
+
+fn supported(version: SchemaVersion) -> Result<(), Error> {
+    match version {
         // 0.0 is what torch takes for any version.
-        SchemaVersion { major: 5 | 7 | 8, .. } | SchemaVersion { major: 0, minor: 0 } => typed(&bytes),
+        SchemaVersion { major: 5 | 7 | 8, .. } | SchemaVersion { major: 0, minor: 0 } => Ok(()),
         SchemaVersion { major, minor } => {
             let what = format!("schema version {major}.{minor}; 8, 7 and 5 are supported");
             let help =

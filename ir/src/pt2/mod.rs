@@ -26,6 +26,7 @@ mod json;
 mod model;
 mod pickle;
 mod saved;
+mod source;
 mod stores;
 mod subclass;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
+use super::source;
+
 /// A whole `models/<name>.json`.
 #[derive(Deserialize)]
 pub(crate) struct ExportedProgram {
@@ -111,10 +113,10 @@ pub(crate) struct Node {
 
 #[derive(Deserialize, Default)]
 pub(crate) struct Metadata {
-    #[serde(default)]
-    pub stack_trace: Option<String>,
-    #[serde(default)]
-    pub nn_module_stack: Option<String>,
+    #[serde(default, deserialize_with = "source::frame")]
+    pub stack_trace: Option<source::Frame>,
+    #[serde(default, deserialize_with = "source::module")]
+    pub nn_module_stack: Option<source::Module>,
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,6 @@
 mod arguments;
 mod findings;
 mod scope;
-mod source;
 pub(super) mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::super::model::{self, Argument, SymScalar};
+use super::super::source::Sources;
 use super::super::subclass::{Parts, Wrapped};
 use super::arguments::Use;
 use super::findings::Findings;
-use super::source::Sources;
 use super::{argument_name, types};
 use crate::DType;
 use crate::graph::{Graph, Source, TensorType, Type, ValueId};

@@ -1,10 +1,58 @@
 //! Source lines of calls, from the Python text that the exporter keeps.
+//!
+//! That text is most of a program's JSON. Only the little that is of use is kept of it while it is read.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
-use super::super::model::Metadata;
+use serde::de::{self, Deserializer, Visitor};
+
+use super::model::Metadata;
 use crate::graph::Source;
+
+/// What is kept of a Python stack trace: the innermost frame of the model's own code.
+pub(super) struct Frame {
+    file: String,
+    line: u32,
+    function: String,
+}
+
+/// What is kept of an `nn_module_stack`: the dotted path of the innermost module.
+pub(super) struct Module(String);
+
+/// Reads a string and keeps what the function makes of it; nothing for `null`.
+struct Kept<T>(fn(&str) -> Option<T>);
+
+impl<T> Visitor<'_> for Kept<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<T>, E> {
+        Ok(self.0(text))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+}
+
+/// For `#[serde(deserialize_with)]`: a stack trace.
+pub(super) fn frame<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Frame>, D::Error> {
+    let keep = |text: &str| {
+        let (file, line, function) = innermost_frame(text)?;
+        Some(Frame { file: file.to_owned(), line, function: function.to_owned() })
+    };
+    d.deserialize_any(Kept(keep))
+}
+
+/// For `#[serde(deserialize_with)]`: an `nn_module_stack`.
+pub(super) fn module<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Module>, D::Error> {
+    d.deserialize_any(Kept(|text| Some(Module(module_path(text).to_owned()))))
+}
 
 /// Source lines met so far: the calls of one line share one.
 #[derive(Default)]
@@ -13,10 +61,11 @@ pub(super) struct Sources<'a>(HashMap<(&'a str, u32, &'a str, &'a str), Arc<Sour
 impl<'a> Sources<'a> {
     /// The line that some metadata tell of.
     pub(super) fn get(&mut self, meta: &'a Metadata) -> Option<Arc<Source>> {
-        let (file, line, function) = innermost_frame(meta.stack_trace.as_deref()?)?;
-        let module = meta.nn_module_stack.as_deref().map_or("", module_path);
-        let new = || Arc::new(Source { file: file.into(), line, function: function.into(), module: module.into() });
-        Some(self.0.entry((file, line, function, module)).or_insert_with(new).clone())
+        let Frame { file, line, function } = meta.stack_trace.as_ref()?;
+        let module = meta.nn_module_stack.as_ref().map_or("", |m| &m.0);
+        let new =
+            || Arc::new(Source { file: file.as_str().into(), line: *line, function: function.as_str().into(), module: module.into() });
+        Some(self.0.entry((file, *line, function, module)).or_insert_with(new).clone())
     }
 }
 
