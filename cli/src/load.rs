@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use etx_ir::error::{Error, ErrorKind};
 use etx_ir::program::Program;
+use etx_ir::verify::verify;
 use etx_ir::weights::MappedFile;
 use etx_ir::{pt2, text};
 
@@ -65,27 +66,30 @@ impl Kind {
     }
 }
 
-/// Loads a program: a `.pt2`, a `graph.json` with its weights beside it, or a text file.
+/// Loads a program and verifies it: a `.pt2`, a `graph.json` with its weights beside it, or a text file.
 ///
 /// # Errors
-/// As the readers in [`etx_ir::pt2`] and [`etx_ir::text`]; [`ErrorKind::Unsupported`] for a `.pte`, which is opened with
+/// As the readers in [`etx_ir::pt2`] and [`etx_ir::text`], and as [`verify`]; [`ErrorKind::Unsupported`] for a `.pte`, which is opened with
 /// [`crate::runtime`], and for weights beside a file that has its own.
 pub fn load(path: impl AsRef<Path>, weights: &[PathBuf]) -> Result<Program, Error> {
     let path = path.as_ref();
+    let within = |e: Error| e.within(path.display().to_string());
     let kind = Kind::of(path)?;
     if !weights.is_empty() && kind != Kind::GraphJson {
         let what = format!("{} has weights of its own", path.display());
         return Err(Error::new(ErrorKind::Unsupported, what).help("--weights goes with a graph.json"));
     }
-    match kind {
+    let program = match kind {
         Kind::Pt2 => pt2::load(path),
         Kind::GraphJson => pt2::load_json(path, weights),
-        Kind::Text => load_text(path).map_err(|e| e.within(path.display().to_string())),
+        Kind::Text => load_text(path).map_err(within),
         Kind::Pte => Err(Error::new(ErrorKind::Unsupported, format!("{} is lowered already", path.display()))
             .help("run it with `etx run`, or look at it with `etx print`")),
         Kind::Safetensors => Err(Error::new(ErrorKind::Unsupported, format!("{} holds tensors, not a program", path.display()))
             .help("give the graph.json, and this file with --weights")),
-    }
+    }?;
+    verify(&program).map_err(within)?;
+    Ok(program)
 }
 
 /// Reads the text form. The files that it names for weights are opened from the working directory, where it was printed.

@@ -270,3 +270,10 @@ fn a_command_line_that_makes_no_sense() {
     let error = folder.etx(args!["lower", "--method", "a=a.pt2"]).bad();
     says(&error, &["there is no INPUT to name the file after", "-o OUT.pte"]);
 }
+
+#[test]
+fn types_that_do_not_follow() {
+    let folder = Folder::new();
+    let text = "etir 1\nmethod \"f\" functional {\n  input %x : f32[2] = user\n  %y : f32[3] = aten.relu.default(%x)\n  return %y\n}\n";
+    says(&refused(&folder, &folder.write("a.etir", text), &[]), &["a.etir: ", "%y", "f32[3]"]);
+}
