@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Unsupported,
     /// No shape rule accepts these operands.
     Shape,
+    /// A call failed while the program was evaluated: an index out of range, sizes that do not fit, a failed assertion.
+    Evaluation,
     /// etx contradicts itself.
     Bug,
 }

@@ -348,7 +348,7 @@ impl Run<'_, '_, '_> {
         self.dump(name, When::After, round);
         if self.options.verify_each && (changes > 0 || round == 0) {
             let checked = verify::verify_method(self.program, self.method).and_then(|()| check_types(self.method));
-            checked.map_err(|e| e.within(format!("after pass {name}")).within(method))?;
+            checked.map_err(|e| e.into_bug().within(format!("after pass {name}")).within(method))?;
         }
         self.stopped = self.options.stop_after.as_deref() == Some(name);
         Ok(changes)

@@ -49,7 +49,9 @@ fn the_plan_of_a_file_with_portable_kernels() {
 #[test]
 fn summaries() {
     let folder = Folder::new();
-    for (file, name) in [(example("model.pt2"), "m.pt2"), (fixture("conditional/reference.pte"), "m.pte"), (example("step.safetensors"), "m.safetensors")] {
+    for (file, name) in
+        [(example("model.pt2"), "m.pt2"), (fixture("conditional/reference.pte"), "m.pte"), (example("step.safetensors"), "m.safetensors")]
+    {
         fs::copy(file, folder.path(name)).unwrap();
         same(&format!("inspect-{}", name.replace('.', "-")), &folder.etx(["inspect", name]).good());
     }
