@@ -11,6 +11,7 @@ mod norm;
 mod pool;
 mod quant;
 mod reduce;
+mod resample;
 mod sample;
 mod shape;
 mod symbolic;
@@ -79,6 +80,7 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         symbolic::OPERATORS,
     ]
     .into_iter()
+    .chain(resample::OPERATORS.iter().copied())
     .flatten()
 }
 

@@ -1,4 +1,4 @@
-//! Pooling and resampling.
+//! Pooling.
 //!
 //! MLX has no pooling: windows become axes of their own, by a reshape where they tile the input and by strides where they
 //! overlap, and are then reduced. Both work on any batch size.
@@ -23,10 +23,6 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.avg_pool1d.default", |cx, call| pool(cx, call, 1, false), MEAN).when(WHEN),
     Operator::new("aten.avg_pool2d.default", |cx, call| pool(cx, call, 2, false), MEAN).when(WHEN),
     Operator::new("aten.avg_pool3d.default", |cx, call| pool(cx, call, 3, false), MEAN).when(WHEN),
-    Operator::new("aten.upsample_nearest2d.vec", |cx, call| nearest(cx, call, 2), "Take an axis"),
-    Operator::new("aten.upsample_nearest2d.default", |cx, call| nearest(cx, call, 2), "Take an axis"),
-    Operator::new("aten.upsample_nearest1d.vec", |cx, call| nearest(cx, call, 1), "Take"),
-    Operator::new("aten.upsample_nearest3d.vec", |cx, call| nearest(cx, call, 3), "Take an axis"),
 ];
 
 const MAX: &str = "Pad, Reshape or AsStrided, Max";
@@ -193,36 +189,4 @@ fn constant(cx: &mut Cx<'_>, values: &[f64], shape: Vec<u64>, dtype: DType) -> R
     }
     let data = etx_ir::weights::TensorData::inline(dtype, shape, bytes).map_err(|e| Refusal::new(e.to_string()))?;
     cx.constant("_window_weights", data)
-}
-
-fn nearest<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize) -> Res {
-    let ty = call.ty("self").or_else(|_| call.ty("input"))?;
-    let v = call.value("self").or_else(|_| call.value("input"))?;
-    let mut x = cx.tensor(v)?;
-    let lead = ty.rank() - nd;
-    let scales = call.arg("scale_factors").as_list().map(<[Arg]>::to_vec).unwrap_or_default();
-    for i in 0..nd {
-        let known = |e: &Expr| e.as_int().ok_or_else(|| Refusal::new("spatial sizes must be known at export"));
-        let (from, to) = (known(&ty.shape[lead + i])?, known(&call.out_ty(0)?.shape[lead + i])?);
-        let named = ["scales", "scales_h", "scales_w", "scales_d"];
-        let own = if call.node.op.schema().position("scale_factors").is_some() {
-            scales.get(i).and_then(Arg::as_float)
-        } else {
-            let name = if nd == 1 { named[0] } else { named[i + 1] };
-            call.arg(name).as_float()
-        };
-        // torch steps by the scale it was given, in single precision; sizes decide where there is none.
-        let step = match own {
-            Some(s) if s > 0.0 => (1.0 / s) as f32,
-            _ => from as f32 / to as f32,
-        };
-        let index: Vec<i64> = (0..to).map(|k| ((k as f32 * step).floor() as i64).min(from - 1)).collect();
-        if index.iter().enumerate().all(|(a, &b)| a as i64 == b) && from == to {
-            continue;
-        }
-        let index = cx.int_vector(&format!("_nearest_{from}_{to}"), &index, DType::Int32)?;
-        let source = x;
-        x = cx.temp(|out| Instr::Take { x: source, out, index: index.into(), axis: (lead + i) as i32 });
-    }
-    cx.bind(call.out(0)?, x)
 }

@@ -1,0 +1,332 @@
+//! Resampling, padding by other elements, and windows: an index worked out when the program is made, a `Take` an axis when it runs.
+
+use etx_ir::DType;
+use etx_ir::graph::{Arg, TensorType, ValueId};
+use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_ir::sym::Expr;
+use etx_ir::weights::TensorData;
+
+use super::super::call::{Call, Res};
+use super::super::consts::element;
+use super::super::cx::Cx;
+use super::Operator;
+use crate::backend::Refusal;
+
+macro_rules! upsample {
+    ($nd:literal $kind:ident $($target:literal)*) => {
+        [$(Operator::new($target, |cx, call| upsample(cx, call, $nd, Kind::$kind), Kind::$kind.becomes()).when(STATIC)),*]
+    };
+}
+
+const STATIC: &str = "spatial sizes are symbolic";
+
+const NEAREST1: [Operator; 2] = upsample!(1 Nearest "aten.upsample_nearest1d.vec" "aten.upsample_nearest1d.default");
+const NEAREST2: [Operator; 2] = upsample!(2 Nearest "aten.upsample_nearest2d.vec" "aten.upsample_nearest2d.default");
+const NEAREST3: [Operator; 2] = upsample!(3 Nearest "aten.upsample_nearest3d.vec" "aten.upsample_nearest3d.default");
+const EXACT1: [Operator; 2] = upsample!(1 NearestExact "aten._upsample_nearest_exact1d.vec" "aten._upsample_nearest_exact1d.default");
+const EXACT2: [Operator; 2] = upsample!(2 NearestExact "aten._upsample_nearest_exact2d.vec" "aten._upsample_nearest_exact2d.default");
+const EXACT3: [Operator; 2] = upsample!(3 NearestExact "aten._upsample_nearest_exact3d.vec" "aten._upsample_nearest_exact3d.default");
+const LINEAR1: [Operator; 2] = upsample!(1 Linear "aten.upsample_linear1d.vec" "aten.upsample_linear1d.default");
+const LINEAR2: [Operator; 2] = upsample!(2 Linear "aten.upsample_bilinear2d.vec" "aten.upsample_bilinear2d.default");
+const LINEAR3: [Operator; 2] = upsample!(3 Linear "aten.upsample_trilinear3d.vec" "aten.upsample_trilinear3d.default");
+const CUBIC2: [Operator; 2] = upsample!(2 Cubic "aten.upsample_bicubic2d.vec" "aten.upsample_bicubic2d.default");
+
+pub(super) const OPERATORS: &[&[Operator]] = &[
+    &NEAREST1,
+    &NEAREST2,
+    &NEAREST3,
+    &EXACT1,
+    &EXACT2,
+    &EXACT3,
+    &LINEAR1,
+    &LINEAR2,
+    &LINEAR3,
+    &CUBIC2,
+    &[
+        Operator::new("aten.reflection_pad1d.default", |cx, call| pad(cx, call, reflected), "Take an axis").when(STATIC),
+        Operator::new("aten.reflection_pad2d.default", |cx, call| pad(cx, call, reflected), "Take an axis").when(STATIC),
+        Operator::new("aten.reflection_pad3d.default", |cx, call| pad(cx, call, reflected), "Take an axis").when(STATIC),
+        Operator::new("aten.replication_pad1d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
+        Operator::new("aten.replication_pad2d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
+        Operator::new("aten.replication_pad3d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
+        Operator::new("aten._pad_circular.default", |cx, call| pad(cx, call, wrapped), "Take an axis").when(STATIC),
+        Operator::new("aten.adaptive_avg_pool1d.default", |cx, call| adaptive(cx, call, 1, false), "Slice, Mean, Concatenate an axis").when(STATIC),
+        Operator::new("aten.adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis").when(STATIC),
+        Operator::new("aten.adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis").when(STATIC),
+        Operator::new("aten._adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis").when(STATIC),
+        Operator::new("aten._adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis").when(STATIC),
+        Operator::new("aten.adaptive_max_pool1d.default", |cx, call| adaptive(cx, call, 1, true), "Slice, Max, Concatenate an axis").when(STATIC),
+        Operator::new("aten.adaptive_max_pool2d.default", |cx, call| adaptive(cx, call, 2, true), "Slice, Max, Concatenate an axis").when(STATIC),
+        Operator::new("aten.adaptive_max_pool3d.default", |cx, call| adaptive(cx, call, 3, true), "Slice, Max, Concatenate an axis").when(STATIC),
+        Operator::new("aten.unfold.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
+        Operator::new("aten.unfold_copy.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
+    ],
+];
+
+/// How elements between those of the input are found.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Nearest,
+    NearestExact,
+    Linear,
+    Cubic,
+}
+
+impl Kind {
+    const fn becomes(self) -> &'static str {
+        match self {
+            Kind::Nearest | Kind::NearestExact => "Take an axis",
+            _ => "Take, Multiply, Add an axis and tap",
+        }
+    }
+}
+
+/// One contribution to every output along an axis: which element, and how much of it.
+struct Tap {
+    index: Vec<i64>,
+    weight: Vec<f32>,
+}
+
+/// Source: torch's UpSample.h; all in single precision, as there.
+fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> Vec<Tap> {
+    let step = match (align_corners, scale) {
+        (true, _) => {
+            if to > 1 { (from - 1) as f32 / (to - 1) as f32 } else { 0.0 }
+        }
+        (false, Some(s)) if s > 0.0 => (1.0 / s) as f32,
+        _ => from as f32 / to as f32,
+    };
+    let clamp = |i: i64| i.clamp(0, from - 1);
+    let at = |k: i64| if align_corners { step * k as f32 } else { step * (k as f32 + 0.5) - 0.5 };
+    match kind {
+        Kind::Nearest => vec![Tap { index: (0..to).map(|k| clamp((k as f32 * step).floor() as i64)).collect(), weight: vec![] }],
+        Kind::NearestExact => {
+            vec![Tap { index: (0..to).map(|k| clamp(((k as f32 + 0.5) * step).floor() as i64)).collect(), weight: vec![] }]
+        }
+        Kind::Linear => {
+            let place = |k: i64| {
+                let x = at(k).max(0.0);
+                let low = clamp(x.floor() as i64);
+                (low, (x - low as f32).clamp(0.0, 1.0))
+            };
+            vec![
+                Tap { index: (0..to).map(|k| place(k).0).collect(), weight: (0..to).map(|k| 1.0 - place(k).1).collect() },
+                Tap { index: (0..to).map(|k| clamp(place(k).0 + 1)).collect(), weight: (0..to).map(|k| place(k).1).collect() },
+            ]
+        }
+        Kind::Cubic => {
+            const A: f32 = -0.75;
+            let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+            let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+            let weight = |i: i64, t: f32| match i {
+                -1 => far(t + 1.0),
+                0 => near(t),
+                1 => near(1.0 - t),
+                _ => far(2.0 - t),
+            };
+            let place = |k: i64| (at(k).floor() as i64, at(k) - at(k).floor());
+            (-1..=2)
+                .map(|i| Tap {
+                    index: (0..to).map(|k| clamp(place(k).0 + i)).collect(),
+                    weight: (0..to).map(|k| weight(i, place(k).1)).collect(),
+                })
+                .collect()
+        }
+    }
+}
+
+/// The operand, which different overloads call differently.
+fn source<'a>(call: &Call<'a>) -> Res<(ValueId, &'a TensorType)> {
+    let name = if call.node.op.schema().position("self").is_some() { "self" } else { "input" };
+    Ok((call.value(name)?, call.ty(name)?))
+}
+
+fn known(e: Option<&Expr>) -> Res<i64> {
+    e.and_then(Expr::as_int).ok_or_else(|| Refusal::new("spatial sizes must be known at export"))
+}
+
+fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
+    let (v, ty) = source(&call)?;
+    let mut x = cx.tensor(v)?;
+    let lead = ty.rank().saturating_sub(nd);
+    let list = call.arg("scale_factors").as_list().unwrap_or(&[]);
+    let align = call.flag("align_corners")?;
+    let to = call.out_ty(0)?;
+    if matches!(kind, Kind::Linear | Kind::Cubic) && ty.dtype.size() < 4 {
+        // Halves are mixed in single precision and rounded once.
+        x = cx.cast(x, DType::Float32)?;
+    }
+    for i in 0..nd {
+        let (n, m) = (known(ty.shape.get(lead + i))?, known(to.shape.get(lead + i))?);
+        let named = if nd == 1 { "scales" } else { ["scales_d", "scales_h", "scales_w"][3 - nd + i] };
+        let scale = list.get(i).and_then(Arg::as_float).or_else(|| call.arg(named).as_float());
+        let taps = taps(kind, n, m, scale, align);
+        let same = |t: &Tap| n == m && t.index.iter().enumerate().all(|(a, &b)| a as i64 == b) && t.weight.iter().all(|&w| w == 1.0);
+        if taps.first().is_some_and(same) && taps.iter().skip(1).all(|t| t.weight.iter().all(|&w| w == 0.0)) {
+            continue;
+        }
+        let axis = (lead + i) as i32;
+        let mut sum: Option<Tid> = None;
+        for tap in taps {
+            let index = cx.int_vector(&format!("_resample_{n}_{m}"), &tap.index, DType::Int32)?;
+            let from = x;
+            let mut part = cx.temp(|out| Instr::Take { x: from, out, index: index.into(), axis });
+            if !tap.weight.is_empty() {
+                let a = part;
+                let b = weights(cx, &tap.weight, nd - 1 - i)?;
+                part = cx.temp(|out| Instr::Multiply { a, b, out });
+            }
+            sum = Some(match sum {
+                None => part,
+                Some(a) => cx.temp(|out| Instr::Add { a, b: part, out }),
+            });
+        }
+        x = sum.unwrap_or(x);
+    }
+    cx.bind(call.out(0)?, x)
+}
+
+/// A vector of factors along an axis with so many axes behind it.
+fn weights(cx: &mut Cx<'_>, values: &[f32], behind: usize) -> Res<Tid> {
+    let mut bytes = Vec::new();
+    for &x in values {
+        bytes.extend(element(f64::from(x), DType::Float32).unwrap_or_default());
+    }
+    let mut shape = vec![values.len() as u64];
+    shape.extend(std::iter::repeat_n(1, behind));
+    let data = TensorData::inline(DType::Float32, shape, bytes).map_err(|e| Refusal::new(e.to_string()))?;
+    cx.constant("_resample_weights", data)
+}
+
+fn reflected(i: i64, n: i64) -> Option<i64> {
+    let j = if i < 0 { -i } else if i >= n { 2 * (n - 1) - i } else { i };
+    (0..n).contains(&j).then_some(j)
+}
+
+fn replicated(i: i64, n: i64) -> Option<i64> {
+    Some(i.clamp(0, n - 1))
+}
+
+fn wrapped(i: i64, n: i64) -> Option<i64> {
+    Some(i.rem_euclid(n))
+}
+
+fn pad<'a>(cx: &mut Cx<'a>, call: Call<'a>, place: fn(i64, i64) -> Option<i64>) -> Res {
+    let name = if call.node.op.schema().position("padding").is_some() { "padding" } else { "pad" };
+    let mut x = cx.tensor(call.value("self")?)?;
+    let ty = call.ty("self")?;
+    // Pairs from the last axis on.
+    for (i, pair) in call.ints(name)?.chunks_exact(2).enumerate() {
+        let axis = ty.rank().checked_sub(i + 1).ok_or_else(|| call.refuse(name, "more pairs than axes"))?;
+        if pair == [0, 0] {
+            continue;
+        }
+        let n = known(ty.shape.get(axis))?;
+        let index: Option<Vec<i64>> = (-pair[0]..n + pair[1]).map(|i| place(i, n)).collect();
+        let index = index.ok_or_else(|| call.refuse(name, "wider than what is padded"))?;
+        let index = cx.int_vector(&format!("_pad_{n}"), &index, DType::Int32)?;
+        let from = x;
+        x = cx.temp(|out| Instr::Take { x: from, out, index: index.into(), axis: axis as i32 });
+    }
+    cx.bind(call.out(0)?, x)
+}
+
+/// Windows that differ by an element in size; output `i` of `m` covers `floor(i*n/m)..ceil((i+1)*n/m)`.
+fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
+    if call.is_used(1) {
+        return Err(Refusal::new("the positions of the maxima are not among MLX's results"));
+    }
+    let ty = call.ty("self")?;
+    let lead = ty.rank().saturating_sub(nd);
+    let mut x = cx.tensor(call.value("self")?)?;
+    let reduce = |x: Tid, out: Tid, axes: Vec<i32>, keepdims: bool| {
+        let axes = Some(axes);
+        if max { Instr::Max { x, out, axes, keepdims } } else { Instr::Mean { x, out, axes, keepdims } }
+    };
+    let to = call.out_ty(0)?;
+    if (lead..ty.rank()).all(|a| to.shape.get(a) == Some(&Expr::Int(1))) {
+        // All of it, whatever its size.
+        let axes = (lead..ty.rank()).map(|a| a as i32).collect();
+        return cx.define(call.out(0)?, |out| reduce(x, out, axes, true));
+    }
+    for axis in lead..ty.rank() {
+        let (n, m) = (known(ty.shape.get(axis))?, known(to.shape.get(axis))?);
+        let from = x;
+        if n == m {
+            continue;
+        }
+        if m > 0 && n % m == 0 {
+            let mut sizes = ty.shape.clone();
+            sizes.splice(lead..axis, to.shape[lead..axis].iter().cloned());
+            sizes.splice(axis..=axis, [Expr::Int(m), Expr::Int(n / m)]);
+            let shape = cx.reshape_dims(&sizes)?;
+            let split = cx.temp(|out| Instr::Reshape { x: from, out, shape });
+            x = cx.temp(|out| reduce(split, out, vec![axis as i32 + 1], false));
+            continue;
+        }
+        let mut tensors = Vec::new();
+        for i in 0..m {
+            let (start, stop) = (i * n / m, ((i + 1) * n + m - 1) / m);
+            let piece = cx.temp(|out| Instr::Slice { x: from, out, axis: (axis as i64).into(), start: start.into(), stop: stop.into(), step: 1 });
+            tensors.push(cx.temp(|out| reduce(piece, out, vec![axis as i32], true)));
+        }
+        x = cx.temp(|out| Instr::Concatenate { tensors, out, axis: axis as i32 });
+    }
+    cx.bind(call.out(0)?, x)
+}
+
+/// Windows along one axis, as a new last axis.
+fn unfold<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = cx.tensor(call.value("self")?)?;
+    let (ty, to) = (call.ty("self")?, call.out_ty(0)?);
+    if ty.rank() == 0 {
+        return Err(call.refuse("self", "a scalar has no windows"));
+    }
+    let axis = call.axis("dimension", ty.rank())?;
+    let (size, step) = (call.int("size")?, call.int("step")?);
+    let mut strides = vec![Expr::Int(1); ty.rank()];
+    for i in (1..ty.rank()).rev() {
+        strides[i - 1] = strides[i].times(&ty.shape[i]);
+    }
+    let inner = strides[axis].clone();
+    strides[axis] = inner.times(&Expr::Int(step));
+    strides.push(inner);
+    let mut sizes = to.shape.clone();
+    if let Some(last) = sizes.last_mut() {
+        *last = Expr::Int(size);
+    }
+    let shape: Vec<IntOrVid> = cx.dims(&sizes)?;
+    let strides = cx.dims(&strides)?;
+    cx.define(call.out(0)?, |out| Instr::AsStrided { x, out, shape, strides, offset: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linear_taps_are_torchs() {
+        // torch.nn.functional.interpolate(torch.tensor([[[1., 3.]]]), size=4, mode="linear") = 1, 1.5, 2.5, 3
+        let t = taps(Kind::Linear, 2, 4, None, false);
+        let at = |k: usize| [1.0, 3.0][t[0].index[k] as usize] * t[0].weight[k] + [1.0, 3.0][t[1].index[k] as usize] * t[1].weight[k];
+        assert_eq!([at(0), at(1), at(2), at(3)], [1.0, 1.5, 2.5, 3.0]);
+        let t = taps(Kind::Linear, 2, 3, None, true);
+        assert_eq!((t[0].weight[1], t[1].weight[1]), (0.5, 0.5));
+    }
+
+    #[test]
+    fn cubic_weights_add_up_to_one() {
+        let t = taps(Kind::Cubic, 5, 13, None, false);
+        for k in 0..13 {
+            let sum: f32 = t.iter().map(|t| t.weight[k]).sum();
+            assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        }
+    }
+
+    #[test]
+    fn reflection_does_not_repeat_the_border() {
+        assert_eq!((-2..5).map(|i| reflected(i, 3)).collect::<Option<Vec<_>>>(), Some(vec![2, 1, 0, 1, 2, 1, 0]));
+        assert_eq!(reflected(-3, 3), None);
+        assert_eq!(wrapped(-1, 3), Some(2));
+    }
+}
