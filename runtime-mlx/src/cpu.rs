@@ -5,6 +5,7 @@
 
 mod attention;
 pub(crate) mod binary;
+mod conv;
 pub(crate) mod dtype;
 mod engine;
 pub(crate) mod index;

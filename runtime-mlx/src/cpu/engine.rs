@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 
-use super::{attention, binary, dtype, index, matmul, norm, random, reduce, rope, shape, sort, unary};
+use super::{attention, binary, conv, dtype, index, matmul, norm, random, reduce, rope, shape, sort, unary};
 use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
@@ -200,11 +200,11 @@ impl Engine for Cpu {
         missing("Dequantize")
     }
 
-    fn conv(&self, _x: &Tensor, _w: &Tensor, _geometry: &Conv) -> Result<Tensor> {
-        missing("convolutions")
+    fn conv(&self, x: &Tensor, w: &Tensor, geometry: &Conv) -> Result<Tensor> {
+        conv::conv(x, w, geometry)
     }
-    fn conv_transpose(&self, _x: &Tensor, _w: &Tensor, _geometry: &Conv, _output_padding: &[i64]) -> Result<Tensor> {
-        missing("transposed convolutions")
+    fn conv_transpose(&self, x: &Tensor, w: &Tensor, geometry: &Conv, output_padding: &[i64]) -> Result<Tensor> {
+        conv::conv_transpose(x, w, geometry, output_padding)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {

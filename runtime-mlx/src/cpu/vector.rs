@@ -69,6 +69,11 @@ pub(super) fn add_scaled(values: &mut [f32], w: &[f32], factor: f32) {
     vectorised!(values.iter_mut().zip(w).for_each(|(v, w)| *v += w * factor));
 }
 
+/// `sums += a·b`, element by element.
+pub(super) fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
+    vectorised!(sums.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s += a * b));
+}
+
 /// Turns values into `exp(v - shift)` and returns their sum.
 pub(super) fn exponentials(values: &mut [f32], shift: f32) -> f32 {
     vectorised!({
