@@ -28,8 +28,18 @@ pub struct Case {
     /// Partitions allowed per method where there is no reference.
     #[serde(default)]
     pub partitions: BTreeMap<String, usize>,
+    #[serde(default)]
+    note: Note,
     #[serde(skip)]
     folder: PathBuf,
+}
+
+/// What the maker of a case wrote down, as far as a run needs it.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Note {
+    /// Geometry that the reference's runner was given for caches held by the runtime.
+    #[serde(default)]
+    kv_cache: Option<String>,
 }
 
 /// One method of a case.
@@ -116,6 +126,12 @@ impl Case {
     /// Group and name.
     pub fn id(&self) -> String {
         format!("{}/{}", self.group, self.name)
+    }
+
+    /// Element type (by ExecuTorch's number) in which the reference's runner kept keys and values outside the program: the
+    /// last of `layers,heads,…` in the note. Nothing in a program says it; without it they are kept as they come.
+    pub fn cache_dtype(&self) -> Option<i8> {
+        self.note.kv_cache.as_ref()?.rsplit(',').next()?.parse().ok()
     }
 
     /// A file of the folder.

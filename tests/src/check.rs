@@ -253,7 +253,7 @@ fn run(case: &Case, calls: &BTreeMap<String, Vec<Step>>, path: &Path, outcome: &
         Err(e) => return outcome.fail(Stage::Open, e),
     };
     for (method, steps) in calls {
-        let mut loaded = match file.load(method) {
+        let mut loaded = match file.load(method, case.cache_dtype()) {
             Ok(loaded) => loaded,
             Err(e) => {
                 outcome.fail(Stage::Open, format!("{method}: {e}"));

@@ -64,9 +64,12 @@ impl File {
         runtime::Runtime::open(path).map(File).map_err(|e| e.to_string())
     }
 
-    /// Load one of its methods, its state as the file says.
-    pub fn load(&self, method: &str) -> Result<Loaded, String> {
-        self.0.load_method(method).map(Loaded).map_err(|e| e.to_string())
+    /// Load one of its methods, its state as the file says; caches that the runtime keeps are of this type (by
+    /// ExecuTorch's number), if one is given.
+    pub fn load(&self, method: &str, cache_dtype: Option<i8>) -> Result<Loaded, String> {
+        let mut method = self.0.load_method(method).map_err(|e| e.to_string())?;
+        method.set_cache_dtype(cache_dtype.and_then(DType::from_et_code));
+        Ok(Loaded(method))
     }
 }
 

@@ -144,6 +144,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
             *v = vid(*v);
         }
     }
+    unique(&mut named_slots);
     let program = Program {
         num_constants: constants.len() as u32,
         num_inputs,
@@ -162,6 +163,18 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     };
     let inputs = inputs.into_iter().map(|(v, ..)| v).collect();
     Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data })
+}
+
+/// Names are informational but for constants; a value that both stays and leaves has one slot more than names.
+fn unique(slots: &mut [NamedSlot]) {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for slot in slots {
+        let mut n = 1;
+        while !seen.insert(slot.name.clone()) {
+            n += 1;
+            slot.name = format!("{}.{n}", slot.name);
+        }
+    }
 }
 
 /// Gives every value that leaves the partition a slot of its own: the one it was computed into, or a copy where that

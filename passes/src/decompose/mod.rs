@@ -18,7 +18,7 @@ mod table;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use etx_ir::error::Error;
+use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::NodeId;
 use etx_ir::op::OpId;
 use etx_ir::program::{Method, Program};
@@ -106,8 +106,11 @@ impl Decompose<'_> {
     ) -> Result<Option<NodeId>, Error> {
         let method = cx.edit();
         sweep.step(&mut method.graph, &method.ranges, constants, node, &mut |site| match formula {
-            // A call that the backend's shape rules do not cover either is left for it to refuse.
-            Some(formula) => formula(site),
+            // Operands that no shape rule accepts in the formula: it does not apply, and the backend's refusal stands.
+            Some(formula) => formula(site).or_else(|e| match e.kind() {
+                ErrorKind::Shape | ErrorKind::Unsupported => Ok(None),
+                _ => Err(e),
+            }),
             None => Ok(None),
         })
     }

@@ -37,6 +37,7 @@ def index_forms(self, x, i, j, matrix):
 
 
 @case(steps=lambda: [call(torch.tensor([[3.0, -1.0, 2.0, 2.5], [0.0, 9.0, -4.0, 1.0]]), torch.tensor([1, 2, 3], dtype=torch.int32))],
+      rtol=1e-3,  # one output is float16, whose neighbours are that far apart
       reference_wrong="descending, largest and the result type of a cumulative sum are ignored")
 def orders(self, x, i):
     """Sorting downwards, the smallest k, cumulative sums in another type."""

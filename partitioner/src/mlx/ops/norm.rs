@@ -16,6 +16,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.native_layer_norm.default", layer_norm, "LayerNorm").when("mean or rstd is used"),
     Operator::new("aten.native_group_norm.default", native_group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add").when("mean or rstd is used"),
     Operator::new("aten.group_norm.default", group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add"),
+    Operator::new("aten.batch_norm.default", batch_norm, "Multiply, Add; more where statistics are no weights").when("training, or no statistics"),
     Operator::new("aten._native_batch_norm_legit_no_training.default", batch_norm, "Multiply, Add; more where statistics are no weights").when("mean or rstd is used"),
     Operator::new("aten._softmax.default", softmax, "Softmax"),
     Operator::new("aten._log_softmax.default", log_softmax, "LogSumExp, Subtract"),
@@ -139,6 +140,9 @@ fn folded<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Option<(Tid, Tid)>> {
 fn batch_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     if call.is_used(1) || call.is_used(2) {
         return Err(call.refuse("input", "mean and rstd are not among MLX's results"));
+    }
+    if call.flag("training")? || call.is_none("running_mean") || call.is_none("running_var") {
+        return Err(call.refuse("training", "statistics of the batch").remedy("export the model in eval mode"));
     }
     let x = cx.tensor(call.value("input")?)?;
     let ty = call.ty("input")?;
