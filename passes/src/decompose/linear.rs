@@ -19,12 +19,20 @@ pub(super) fn linear(site: &mut Site<'_>) -> Result {
         return Ok(None);
     }
     let wt = p.transpose(&w)?;
-    if p.ty(&x)?.rank() == 2 && b != Arg::None {
+    let t = p.ty(&x)?;
+    if b == Arg::None {
+        let y = if t.rank() == 2 { p.mm(&x, &wt)? } else { p.matmul(&x, &wt)? };
+        return p.done(y);
+    }
+    if t.rank() == 2 {
         let y = p.call(op!("aten.addmm.default"), vec![b, x, wt])?;
         return p.done(y);
     }
-    let product = if p.ty(&x)?.rank() == 2 { p.mm(&x, &wt)? } else { p.matmul(&x, &wt)? };
-    let y = if b == Arg::None { product } else { p.add(&product, &b)? };
+    // All rows at once: like torch, the bias is added before the result is rounded.
+    let (Some((inner, rows)), Some(result)) = (t.shape.split_last(), p.0.result().cloned()) else { return Ok(None) };
+    let Some(flat) = p.view(&x, &[Dim::product(rows), inner.clone()])? else { return Ok(None) };
+    let y = p.call(op!("aten.addmm.default"), vec![b, flat, wt])?;
+    let Some(y) = p.view(&y, &result.shape)? else { return Ok(None) };
     p.done(y)
 }
 

@@ -8,6 +8,7 @@
 
 mod activation;
 mod attention;
+mod index;
 mod linear;
 mod norm;
 mod pen;
@@ -46,7 +47,7 @@ pub fn has_formula(op: OpId) -> bool {
 }
 
 /// What the backend says of each node of a method, by node index.
-pub type Verdicts<'a> = dyn Fn(&Program, &Method) -> Vec<bool> + 'a;
+type Verdicts<'a> = dyn Fn(&Program, &Method) -> Vec<bool> + 'a;
 
 /// See the [module page](self).
 pub struct Decompose<'a> {

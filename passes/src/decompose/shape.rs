@@ -105,9 +105,13 @@ pub(super) fn select(site: &mut Site<'_>) -> Result {
         },
     };
     let Some(end) = site.size(&e.plus(&Expr::Int(1))) else { return Ok(None) };
-    let mut p = Pen(site);
-    let x = p.0.nth(0).clone();
-    let part = p.slice(&x, dim, index, end)?;
-    let y = p.squeeze(&part, dim)?;
-    p.done(y)
+    let (Some(mut one), Some(to)) = (site.operand(0).cloned(), site.result().cloned()) else { return Ok(None) };
+    // The index is within the dimension, or torch fails; so there is exactly one element.
+    if let Some(n) = one.shape.get_mut(dim) {
+        *n = Dim::Int(1);
+    }
+    let slice = vec![site.nth(0).clone(), Arg::Int(dim as i64), index, end, Arg::Int(1)];
+    let part = site.call_as(op!("aten.slice.Tensor"), slice, Type::Tensor(one));
+    let squeeze = vec![part, crate::calls::ints([dim as i64])];
+    Ok(Some(Patch::Values(vec![site.call_as(op!("aten.squeeze.dims"), squeeze, Type::Tensor(to))])))
 }

@@ -3,7 +3,7 @@
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::{Formula, activation, attention, linear, norm, reduce, shape};
+use super::{Formula, activation, attention, index, linear, norm, reduce, shape};
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
 pub(super) const TABLE: &[(&[OpId], Formula)] = &[
@@ -52,7 +52,14 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.logsumexp.default")], reduce::logsumexp),
     (&[op!("aten.mean.dim")], reduce::mean),
     (&[op!("aten.all.dims")], reduce::all),
+    // Writing by index.
+    (&[op!("aten.index_put.default")], index::index_put),
+    (&[op!("aten.index_fill.int_Scalar"), op!("aten.index_fill.int_Tensor")], index::index_fill),
+    (&[op!("aten.index_add.default")], index::index_add),
+    (&[op!("aten.scatter.src"), op!("aten.scatter.value")], index::scatter),
     // Arrangement.
+    (&[op!("aten.pixel_shuffle.default")], index::pixel_shuffle),
+    (&[op!("aten.pixel_unshuffle.default")], index::pixel_unshuffle),
     (&[op!("aten.stack.default")], shape::stack),
     (&[op!("aten.split_with_sizes.default")], shape::split_with_sizes),
     (&[op!("aten.repeat_interleave.self_int")], shape::repeat_interleave),

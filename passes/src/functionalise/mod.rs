@@ -22,6 +22,7 @@ mod views;
 mod wrapped;
 mod writes;
 
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use etx_ir::error::{Error, ErrorKind};
@@ -30,7 +31,7 @@ use etx_ir::op;
 use etx_ir::op::{Kind, OpId};
 use etx_ir::program::{Dialect, InputKind, Method, OutputKind};
 use etx_ir::sym::{Expr, Range, Ranges};
-use etx_ir::weights::Identity;
+use etx_ir::weights::{Identity, TensorData};
 
 pub(crate) use views::permutation;
 
@@ -80,7 +81,7 @@ impl Pass for Functionalise {
 }
 
 /// Makes the new values of written inputs outputs of the method.
-fn outputs(cx: &mut Context<'_>, written: &[(ValueId, Arg)]) -> Vec<String> {
+fn outputs(cx: &mut Context<'_>, written: &HashMap<ValueId, Arg>) -> Vec<String> {
     let mut findings = shared_state(cx, written);
     let method = cx.edit();
     let old: Vec<(OutputKind, Arg)> = method.outputs.iter().copied().zip(method.graph.outputs().iter().cloned()).collect();
@@ -88,7 +89,7 @@ fn outputs(cx: &mut Context<'_>, written: &[(ValueId, Arg)]) -> Vec<String> {
     for (i, input) in method.inputs.iter().enumerate() {
         let at = i as u32;
         let existing = old.iter().find(|(k, _)| *k == OutputKind::StateMutation(at) || *k == OutputKind::InputMutation(at));
-        let new = input.value.and_then(|v| written.iter().find(|(w, _)| *w == v)).map(|(_, new)| new.clone());
+        let new = input.value.and_then(|v| written.get(&v)).cloned();
         if existing.is_some() && new.is_some() {
             findings.push(format!("input {i} is both written to and declared as changed"));
         }
@@ -119,22 +120,21 @@ fn outputs(cx: &mut Context<'_>, written: &[(ValueId, Arg)]) -> Vec<String> {
 
 /// States that are written to although another used input is stored in the same bytes of a file: one tensor in Python,
 /// two here.
-fn shared_state(cx: &Context<'_>, written: &[(ValueId, Arg)]) -> Vec<String> {
+fn shared_state(cx: &Context<'_>, written: &HashMap<ValueId, Arg>) -> Vec<String> {
+    let mut stored: BTreeMap<(usize, u64), Vec<ValueId>> = BTreeMap::new();
+    for (i, input) in cx.method().inputs.iter().enumerate() {
+        let Some(v) = input.value.filter(|v| cx.graph().value(*v).use_count() > 0 || written.contains_key(v)) else { continue };
+        if let Some(Identity::Mapped { file, offset, len }) = cx.weight(i).map(TensorData::identity)
+            && len > 0
+        {
+            stored.entry((file, offset)).or_default().push(v);
+        }
+    }
     let mut findings = Vec::new();
-    let used = |v: ValueId| cx.graph().value(v).use_count() > 0 || written.iter().any(|(w, _)| *w == v);
-    let mapped = |i: usize| match cx.weight(i).map(|w| w.identity()) {
-        Some(Identity::Mapped { file, offset, len }) if len > 0 => Some((file, offset)),
-        _ => None,
-    };
-    let inputs = &cx.method().inputs;
-    for (i, input) in inputs.iter().enumerate() {
-        let Some(v) = input.value.filter(|v| written.iter().any(|(w, _)| w == v)) else { continue };
-        let Some(at) = mapped(i) else { continue };
-        for (j, other) in inputs.iter().enumerate() {
-            if let Some(o) = other.value.filter(|&o| j != i && used(o) && mapped(j) == Some(at)) {
-                let (a, b) = (&cx.graph().value(v).name, &cx.graph().value(o).name);
-                findings.push(format!("{a} is written to, and {b} is the same tensor under another name"));
-            }
+    for same in stored.into_values().filter(|same| same.len() > 1) {
+        if let Some(v) = same.iter().find(|v| written.contains_key(v)) {
+            let names: Vec<&str> = same.iter().filter(|o| *o != v).map(|o| &*cx.graph().value(*o).name).collect();
+            findings.push(format!("{} is written to, and {} is the same tensor under another name", cx.graph().value(*v).name, names.join(", ")));
         }
     }
     findings
@@ -314,7 +314,7 @@ impl<'g> Walk<'g> {
     }
 
     /// Findings, number of changes, and the inputs that were written to with their last values.
-    fn finish(mut self) -> (Vec<String>, u64, Vec<(ValueId, Arg)>) {
+    fn finish(mut self) -> (Vec<String>, u64, HashMap<ValueId, Arg>) {
         if self.findings.is_empty() {
             // Everything written twice is used once: views made again for a write that needed only their type, say.
             for node in std::mem::take(&mut self.dead).into_iter().rev() {

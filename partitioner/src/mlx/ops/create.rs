@@ -25,6 +25,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.arange.default", arange, "ARange").when("bounds are fractional and not known at export"),
     Operator::new("aten.arange.start", arange, "ARange").when("bounds are fractional and not known at export"),
     Operator::new("aten.arange.start_step", arange, "ARange").when("bounds are fractional and not known at export"),
+    Operator::new("aten.linspace.default", linspace, "a constant"),
     Operator::new("aten.tril.default", |cx, call| triangle(cx, call, |x, out, k| Instr::Tril { x, out, k }), "Tril"),
     Operator::new("aten.triu.default", |cx, call| triangle(cx, call, |x, out, k| Instr::Triu { x, out, k }), "Triu"),
 ];
@@ -135,6 +136,22 @@ fn fractional<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     let data = TensorData::inline(to.dtype, vec![n as u64], bytes).map_err(|e| Refusal::new(e.to_string()))?;
     let t = cx.constant("_arange", data)?;
+    cx.bind(call.out(0)?, t)
+}
+
+/// From both ends to the middle, as torch counts it.
+fn linspace<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let to = call.out_ty(0)?;
+    let (start, end, steps) = (call.float("start")?, call.float("end")?, call.int("steps")?);
+    let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
+    let mut bytes = Vec::new();
+    for i in 0..steps {
+        let x = if i < steps / 2 || steps == 1 { start + step * i as f64 } else { end - step * (steps - 1 - i) as f64 };
+        let x = if to.dtype.is_int() { x.trunc() } else { x };
+        bytes.extend(super::super::consts::element(x, to.dtype).ok_or_else(|| call.refuse("dtype", "cannot hold the numbers"))?);
+    }
+    let data = TensorData::inline(to.dtype, vec![steps as u64], bytes).map_err(|e| Refusal::new(e.to_string()))?;
+    let t = cx.constant("_linspace", data)?;
     cx.bind(call.out(0)?, t)
 }
 
