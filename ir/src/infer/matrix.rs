@@ -39,6 +39,11 @@ pub(super) fn matmul(c: &Cx) -> Inferred {
 
 /// A product of tensors of exactly these ranks, starting at argument `at`.
 fn ranked(c: &Cx, at: usize, ranks: [usize; 2]) -> Result<(DType, Vec<Expr>), Error> {
+    let shape = ranked_shape(c, at, ranks)?;
+    Ok((product_type(c, c.tensor(at)?, c.tensor(at + 1)?)?, shape))
+}
+
+fn ranked_shape(c: &Cx, at: usize, ranks: [usize; 2]) -> Result<Vec<Expr>, Error> {
     let (a, b) = (c.tensor(at)?, c.tensor(at + 1)?);
     c.rank(a, &ranks[..1], "left operand")?;
     c.rank(b, &ranks[1..], "right operand")?;
@@ -46,7 +51,7 @@ fn ranked(c: &Cx, at: usize, ranks: [usize; 2]) -> Result<(DType, Vec<Expr>), Er
     if let (1.., 1.., Some(x), Some(y)) = (batch_a, batch_b, a.shape.first(), b.shape.first()) {
         c.same(x, y, "batch sizes")?;
     }
-    Ok((product_type(c, a, b)?, multiplied(c, &a.shape, &b.shape)?))
+    multiplied(c, &a.shape, &b.shape)
 }
 
 /// `mm`, `bmm`, `mv`, `dot`.
@@ -55,9 +60,13 @@ pub(super) fn exact(c: &Cx, ranks: [usize; 2]) -> Inferred {
     one(dtype, shape)
 }
 
-/// The product of 8-bit integers, in 32 bits.
+/// The product of 8-bit integers, the left ones with or without a sign, in 32 bits.
 pub(super) fn int_mm(c: &Cx) -> Inferred {
-    ranked(c, 0, [2, 2]).and_then(|(_, shape)| one(DType::Int32, shape))
+    let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+    if !matches!(a.dtype, DType::UInt8 | DType::Int8) || b.dtype != DType::Int8 {
+        return Err(c.fail(format!("multiplies u8 or i8 by i8, not {} by {}", a.dtype, b.dtype)));
+    }
+    one(DType::Int32, ranked_shape(c, 0, [2, 2])?)
 }
 
 /// `addmm`, `baddbmm`, `addmv`: something that broadcasts is added to a product.
