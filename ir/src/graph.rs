@@ -304,7 +304,7 @@ impl fmt::Display for Source {
 pub struct Node {
     /// What is called.
     pub op: OpId,
-    /// One argument for each of the operator's schema (see [`crate::op`]), defaults filled in. Higher-order operators
+    /// One argument for each of the operator's schema (see [`mod@crate::op`]), defaults filled in. Higher-order operators
     /// and plain functions have the arguments that the exporter gave them.
     pub args: Vec<Arg>,
     /// Results in order; a list result is spread out.

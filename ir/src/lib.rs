@@ -22,7 +22,7 @@
 //! - [`program`]: a [`Program`](program::Program) has methods over one store of weights. A method is a graph and its
 //!   signature: what each input and each output stands for, which state is updated.
 //! - [`graph`]: calls and values in arenas, addressed by small ids. Node order is execution order.
-//! - [`op`]: the operators, declared once in two schema files; [`op!`] names one, checked when etx is compiled.
+//! - [`mod@op`]: the operators, declared once in two schema files; [`op!`](macro@op) names one, checked when etx is compiled.
 //! - [`sym`]: sizes as expressions over symbols, with one canonical form, and what is known of their values.
 //! - [`infer`]: the types of a call's results. [`build`]: calls written the way formulas are.
 //! - [`weights`]: tensors as *descriptions* of bytes. [`safetensors`] and [`pt2`] describe what is in files.

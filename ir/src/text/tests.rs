@@ -437,14 +437,16 @@ fn time_is_linear_in_calls() {
     };
     let seconds = |n: usize| {
         let text = text(n);
-        let start = std::time::Instant::now();
-        let program = read(&text);
-        verify(&program).unwrap();
-        let printed = print(&program);
-        assert_eq!(printed.matches("aten.add.Tensor").count(), n);
-        start.elapsed().as_secs_f64()
+        let once = |_| {
+            let start = std::time::Instant::now();
+            let program = read(&text);
+            verify(&program).unwrap();
+            assert_eq!(print(&program).matches("aten.add.Tensor").count(), n);
+            start.elapsed().as_secs_f64()
+        };
+        // The best of some: the machine may be busy.
+        (0..3).map(once).fold(f64::INFINITY, f64::min)
     };
-    seconds(100);
     let (small, large) = (seconds(1_000), seconds(16_000));
     // Sixteen times the calls; a quadratic step would show as 256.
     assert!(large < 100.0 * small.max(1e-3), "{small} s for 1000 calls, {large} s for 16000");
