@@ -38,6 +38,7 @@ fn embedding<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     // A single row would be a vector, which MLX does not dequantise.
     if call.ty("indices")?.rank() > 0
         && let Some(Ok(q)) = super::quant::dequantised(cx, &call, call.value("weight")?)
+        && q.is_plain()
     {
         let rows = q.rows(cx, index, call.out_ty(0)?.dtype);
         return cx.bind(call.out(0)?, rows);

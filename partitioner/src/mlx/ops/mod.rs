@@ -10,6 +10,7 @@ mod moe;
 mod norm;
 mod pool;
 mod quant;
+mod recurrent;
 mod reduce;
 mod resample;
 mod sample;
@@ -76,6 +77,7 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         quant::OPERATORS,
         moe::OPERATORS,
         sample::OPERATORS,
+        recurrent::OPERATORS,
         attention::OPERATORS,
         symbolic::OPERATORS,
     ]

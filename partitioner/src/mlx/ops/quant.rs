@@ -33,6 +33,8 @@ pub(super) struct Quantised {
     mode: &'static str,
     /// A factor for everything, if it is not 1.
     factor: Option<Tid>,
+    /// Where groups do not run along the last axis: the shape of the codes with that axis last, and the way back.
+    turned: Option<(Vec<i64>, Vec<usize>)>,
 }
 
 /// Groups that MLX's kernels have, largest first.
@@ -74,11 +76,11 @@ fn affine<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
     let ty = call.ty("input")?;
     let shape = ty.static_shape().ok_or_else(|| call.refuse("input", "its sizes must be known at export"))?;
     let block = call.ints("block_size")?;
-    let last = shape.len().saturating_sub(1);
-    let grouped = block.len() == shape.len() && block.iter().enumerate().all(|(i, &b)| i == last || b == 1);
-    let Some(&group) = block.last().filter(|&&g| grouped && last > 0 && g > 1) else {
-        return Err(call.refuse("block_size", "groups must run along the last axis"));
+    let grouped: Vec<usize> = (0..block.len()).filter(|&i| block[i] != 1).collect();
+    let (&[axis], true) = (grouped.as_slice(), block.len() == shape.len() && shape.len() > 1) else {
+        return Err(call.refuse("block_size", "groups must run along one axis"));
     };
+    let group = block[axis];
     let levels = call.float("quant_max")? - call.float("quant_min")? + 1.0;
     let bits = [2i64, 4, 5, 6, 8].into_iter().find(|&b| levels == f64::from(1u32 << b)).ok_or_else(|| {
         call.refuse("quant_max", "MLX packs 2, 4, 5, 6 or 8 bits").remedy("quantise to one of these widths; a wider one loses nothing")
@@ -89,18 +91,38 @@ fn affine<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
     let (name, codes) = stored(cx, call, "input")?;
     let (scale_name, scales) = stored(cx, call, "scale")?;
     let zeros = if call.is_none("zero_point") { None } else { Some(stored(cx, call, "zero_point")?.1) };
-    if shape[last] % group != 0 || scales.shape().last().map(|&n| n as i64) != Some(shape[last] / group) {
-        return Err(call.refuse("scale", &format!("must have one scale for each {group} of {} values", shape[last])));
+    if shape[axis] % group != 0 || scales.shape().get(axis).map(|&n| n as i64) != Some(shape[axis] / group) {
+        return Err(call.refuse("scale", &format!("must have one scale for each {group} of {} values", shape[axis])));
     }
+    let turned = (axis + 1 != shape.len()).then(|| {
+        let mut perm: Vec<usize> = (0..shape.len()).filter(|&i| i != axis).collect();
+        perm.push(axis);
+        perm
+    });
+    // The grouped axis last, everything else rows.
+    let rows = |data: &TensorData| match &turned {
+        None => Ok(data.clone()),
+        Some(perm) => permuted_data(data, perm).and_then(|d| {
+            let last = d.shape().last().copied().unwrap_or(1);
+            d.reinterpret(d.dtype(), vec![d.numel() / last.max(1), last])
+        }),
+    };
+    let (codes, scales) = (rows(codes).map_err(described)?, rows(scales).map_err(described)?);
+    let zeros = zeros.map(rows).transpose().map_err(described)?;
     let times = (group / unit) as usize;
-    let scales = repeated(scales, times).map_err(described)?;
-    let zeros = zeros.map(|z| repeated(z, times)).transpose().map_err(described)?;
-    let codes = packed(codes, bits as usize).map_err(described)?;
+    let scales = repeated(&scales, times).map_err(described)?;
+    let zeros = zeros.map(|z| repeated(&z, times)).transpose().map_err(described)?;
+    let codes = packed(&codes, bits as usize).map_err(described)?;
     let offset = f32::from(1u8 << (bits - 1));
     let w = cx.constant(&format!("{name}_to_packed"), codes)?;
     let scales_tid = cx.constant(scale_name, scales.clone())?;
     let biases = cx.biases(&format!("{name}_to_biases"), scales_tid, &scales, zeros.as_ref(), offset, 0.0)?;
-    Ok(Quantised { w, scales: scales_tid, biases: Some(biases), group: unit as i32, bits: bits as i32, mode: "affine", factor: None })
+    let turned = turned.map(|perm| {
+        let mut back = vec![0; perm.len()];
+        perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
+        (perm.iter().map(|&p| shape[p]).collect(), back)
+    });
+    Ok(Quantised { w, scales: scales_tid, biases: Some(biases), group: unit as i32, bits: bits as i32, mode: "affine", factor: None, turned })
 }
 
 /// Two codes a byte, scales and zero points transposed, zero points counted from the lowest code.
@@ -122,7 +144,7 @@ fn int4<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
     let scales_tid = cx.constant(&format!("{scale_name}_int4_scales"), scales.clone())?;
     // Codes and zero points both count from the lowest code, so that no offset is left but the middle one when it is 8.
     let biases = cx.biases(&format!("{name}_int4_to_biases"), scales_tid, &scales, Some(&zeros), 0.0, 8.0)?;
-    Ok(Quantised { w, scales: scales_tid, biases: Some(biases), group: unit as i32, bits: 4, mode: "affine", factor: None })
+    Ok(Quantised { w, scales: scales_tid, biases: Some(biases), group: unit as i32, bits: 4, mode: "affine", factor: None, turned: None })
 }
 
 fn nvfp4<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
@@ -139,7 +161,7 @@ fn nvfp4<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
     let w = cx.constant(name, codes.clone())?;
     let scales = cx.constant(scale_name, scales.clone())?;
     let factor = if one { None } else { Some(cx.constant(factor_name, factor.clone())?) };
-    Ok(Quantised { w, scales, biases: None, group: 16, bits: 4, mode: "nvfp4", factor })
+    Ok(Quantised { w, scales, biases: None, group: 16, bits: 4, mode: "nvfp4", factor, turned: None })
 }
 
 fn mx<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
@@ -159,13 +181,18 @@ fn mx<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
     let bytes = scales.reinterpret(DType::UInt8, scales.shape().to_vec()).map_err(described)?;
     let w = cx.constant(&format!("{name}_mx_packed"), words)?;
     let scales = cx.constant(&format!("{scale_name}_mx_u8"), bytes)?;
-    Ok(Quantised { w, scales, biases: None, group: 32, bits: 8, mode: "mxfp8", factor: None })
+    Ok(Quantised { w, scales, biases: None, group: 32, bits: 8, mode: "mxfp8", factor: None, turned: None })
 }
 
 impl Quantised {
     /// Whether MLX multiplies by it: its affine kernels start at groups of 32.
     pub(super) fn multiplies(&self) -> bool {
-        self.mode != "affine" || self.group >= 32
+        self.is_plain() && (self.mode != "affine" || self.group >= 32)
+    }
+
+    /// Whether rows of the weight are rows of the codes.
+    pub(super) fn is_plain(&self) -> bool {
+        self.turned.is_none()
     }
 
     /// `x @ weight^T`, scaled.
@@ -214,6 +241,11 @@ impl Quantised {
 
 fn standalone<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let q = weight(cx, &call)?;
-    let y = q.all(cx, call.out_ty(0)?.dtype);
+    let mut y = q.all(cx, call.out_ty(0)?.dtype);
+    if let Some((shape, back)) = &q.turned {
+        let (x, shape) = (y, shape.iter().map(|&n| n.into()).collect());
+        let x = cx.temp(|out| Instr::Reshape { x, out, shape });
+        y = super::shape::transposed(cx, x, back);
+    }
     cx.bind(call.out(0)?, y)
 }
