@@ -136,6 +136,13 @@ impl<E: Engine> Method<E> {
         self.call(inputs).map_err(|e| e.within(place))
     }
 
+    /// Fixes the element type in which the runtime's own key/value caches store; `None` (the default) takes that of the
+    /// first keys and values. Programs whose cache lives in their own buffers do not have such caches. Forgets what the
+    /// caches hold.
+    pub fn set_cache_dtype(&mut self, dtype: Option<DType>) {
+        self.machines.iter_mut().flatten().for_each(|m| m.set_cache_dtype(dtype));
+    }
+
     /// Back to the state after loading.
     ///
     /// # Errors
@@ -178,6 +185,9 @@ impl<E: Engine> Method<E> {
         plan.outputs.iter().enumerate().map(result).collect()
     }
 }
+
+/// The kernel that gives an input its new value.
+const COPY: &str = "aten::copy_";
 
 /// Runs one instruction of a plan and tells which comes next.
 fn step<E: Engine>(
@@ -225,9 +235,21 @@ fn step<E: Engine>(
             }
         }
         Instruction::FreeCall(_) => {}
-        Instruction::KernelCall(_) => return Err(Error::unsupported("portable kernels are not available yet")),
+        Instruction::KernelCall(call) => copy_into(&call.args, slots, values)?,
     }
     Ok(at + 1)
+}
+
+/// `copy_(self, src, non_blocking) -> self`, the only portable kernel there is: how a plan gives an input its new value.
+fn copy_into(args: &[i32], slots: &[Slot], values: &mut [Option<Value>]) -> Result<()> {
+    let [to, from, ..] = *args else { return Err(Error::format(format!("copy_ with {} arguments", args.len()))) };
+    let spec = usize::try_from(to).ok().and_then(|i| slots.get(i)).map(|s| &s.spec);
+    let (Some(ValueSpec::Tensor { dtype, .. }), Value::Tensor(old), Value::Tensor(new)) = (spec, fetch(values, to)?, fetch(values, from)?)
+    else {
+        return Err(Error::argument("copy_ takes two tensors"));
+    };
+    let new = crate::cpu::dtype::cast(new, *dtype)?.broadcast_to(old.shape())?;
+    put(values, to, Value::Tensor(new))
 }
 
 fn fetch(values: &[Option<Value>], index: i32) -> Result<&Value> {
@@ -367,6 +389,10 @@ impl Loader<'_> {
             let lack = match instruction {
                 Instruction::KernelCall(call) => {
                     let operator = usize::try_from(call.op_index).ok().and_then(|i| self.plan.operators.get(i));
+                    let of_input = call.args.first().is_some_and(|to| self.plan.inputs.contains(to));
+                    if of_input && operator.is_some_and(|o| o.full_name() == COPY) {
+                        continue;
+                    }
                     let name = operator.map_or_else(|| format!("number {}", call.op_index), model::Operator::full_name);
                     format!("portable kernel {name}")
                 }
