@@ -13,6 +13,7 @@ pub(crate) mod lanes;
 mod matmul;
 mod matrix;
 mod norm;
+mod quant;
 mod random;
 pub(crate) mod reduce;
 mod rope;

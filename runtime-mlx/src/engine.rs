@@ -90,7 +90,7 @@ pub struct Conv {
 }
 
 /// A quantised matrix: packed codes with a scale (and, for mode "affine", a bias) for each group.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[allow(missing_docs, reason = "named after the instruction's fields")]
 pub struct Quantized<'a, A> {
     pub w: &'a A,
@@ -100,6 +100,15 @@ pub struct Quantized<'a, A> {
     pub bits: i32,
     pub mode: &'a str,
 }
+
+// By hand: references are copied, whatever they refer to.
+impl<A> Clone for Quantized<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Quantized<'_, A> {}
 
 /// Rotary embedding; see the instruction.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 
-use super::{attention, binary, conv, dtype, index, matmul, norm, random, reduce, rope, shape, sort, unary};
+use super::{attention, binary, conv, dtype, index, matmul, norm, quant, random, reduce, rope, shape, sort, unary};
 use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
@@ -10,10 +10,6 @@ use crate::tensor::{Tensor, normalise_axis};
 /// The engine in pure Rust.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu;
-
-fn missing<T>(what: &str) -> Result<T> {
-    Err(Error::unsupported(format!("the cpu engine does not have {what} yet")))
-}
 
 fn wide(axes: &[i32]) -> Vec<i64> {
     axes.iter().map(|&a| i64::from(a)).collect()
@@ -183,21 +179,21 @@ impl Engine for Cpu {
     fn gather_mm(&self, a: &Tensor, b: &Tensor, lhs: Option<&Tensor>, rhs: Option<&Tensor>) -> Result<Tensor> {
         matmul::gather_mm(a, b, lhs, rhs)
     }
-    fn quantized_matmul(&self, _x: &Tensor, _w: Quantized<'_, Tensor>, _transpose: bool) -> Result<Tensor> {
-        missing("QuantizedMatmul")
+    fn quantized_matmul(&self, x: &Tensor, w: Quantized<'_, Tensor>, transpose: bool) -> Result<Tensor> {
+        quant::quantized_matmul(x, w, transpose)
     }
     fn gather_qmm(
         &self,
-        _x: &Tensor,
-        _w: Quantized<'_, Tensor>,
-        _lhs: Option<&Tensor>,
-        _rhs: Option<&Tensor>,
-        _transpose: bool,
+        x: &Tensor,
+        w: Quantized<'_, Tensor>,
+        lhs: Option<&Tensor>,
+        rhs: Option<&Tensor>,
+        transpose: bool,
     ) -> Result<Tensor> {
-        missing("GatherQmm")
+        quant::gather_qmm(x, w, lhs, rhs, transpose)
     }
-    fn dequantize(&self, _w: Quantized<'_, Tensor>, _global_scale: Option<&Tensor>, _dtype: Option<DType>) -> Result<Tensor> {
-        missing("Dequantize")
+    fn dequantize(&self, w: Quantized<'_, Tensor>, global_scale: Option<&Tensor>, dtype: Option<DType>) -> Result<Tensor> {
+        quant::dequantize(w, global_scale, dtype)
     }
 
     fn conv(&self, x: &Tensor, w: &Tensor, geometry: &Conv) -> Result<Tensor> {

@@ -48,10 +48,12 @@ pub(super) trait Matrix: Sync {
         None
     }
 
-    /// Puts whole rows of the other factor in the order in which [`few`](Self::few) takes them.
-    fn prepare(&self, _x: &mut [f32]) {}
+    /// Puts whole rows of the other factor in the form in which [`few`](Self::few) takes them; all rows keep one length.
+    fn prepare(&self, x: Vec<f32>) -> Vec<f32> {
+        x
+    }
 
-    /// `out[r][c] = Σ x[r]·row c` for the rows in `outer` and all of `x`.
+    /// `out[r][c] = Σ x[r]·row c` for the rows in `outer` and all of `x`, which was [prepared](Self::prepare).
     fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]);
 }
 
@@ -166,10 +168,11 @@ impl<T: Float> Matrix for Strided<'_, T> {
         Some(Block { data: T::as_f32(self.elements)?.get(self.offset..)?, row_step, col_step })
     }
 
-    fn prepare(&self, x: &mut [f32]) {
+    fn prepare(&self, mut x: Vec<f32>) -> Vec<f32> {
         if T::DTYPE == DType::BFloat16 && self.words.is_some() {
-            split_planes(x, self.depth.0, 2);
+            split_planes(&mut x, self.depth.0, 2);
         }
+        x
     }
 
     fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
@@ -272,7 +275,7 @@ impl<'a> Held<'a> {
             }
             held = Held { data: Cow::Owned(dense), row_step: held.depth, k_step: 1, ..held };
         }
-        streamed.prepare(held.data.to_mut());
+        held.data = Cow::Owned(streamed.prepare(held.data.into_owned()));
         held
     }
 

@@ -59,6 +59,11 @@ pub(super) fn normalise(values: &mut [f32], centre: f32, factor: f32) {
     vectorised!(values.iter_mut().for_each(|v| *v = (*v - centre) * factor));
 }
 
+/// `v = v·scale + shift`.
+pub(super) fn scale_and_shift(values: &mut [f32], scale: f32, shift: f32) {
+    vectorised!(values.iter_mut().for_each(|v| *v = *v * scale + shift));
+}
+
 /// `v *= w`, element by element.
 pub(super) fn multiply(values: &mut [f32], by: &[f32]) {
     vectorised!(values.iter_mut().zip(by).for_each(|(v, w)| *v *= w));

@@ -1,0 +1,244 @@
+//! Quantised matrices as factors of products.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::super::matrix::{Matrix, few_by_panels};
+use super::super::simd::split_planes;
+use super::super::vector;
+use super::Parts;
+use super::codes::{Codes, unpack};
+
+/// Lanes that the loops below work on side by side: a vector of the widest processors, two or four of others.
+const LANES: usize = 16;
+
+/// A matrix whose rows are packed along the sum.
+pub(super) struct Packed<'a, C> {
+    parts: Parts<'a>,
+    words: usize,
+    groups: usize,
+    codes: PhantomData<C>,
+}
+
+impl<'a, C: Codes> Packed<'a, C> {
+    pub(super) fn new(parts: Parts<'a>) -> Self {
+        Packed { words: parts.width * C::BITS / 32, groups: parts.width / parts.group, parts, codes: PhantomData }
+    }
+
+    /// Whether no code straddles words, so that rows can be multiplied word by word.
+    const WHOLE: bool = 32 % C::BITS == 0;
+}
+
+/// Writes elements `range` of a row, scaled.
+fn unpack_scaled<C: Codes>(parts: &Parts<'_>, row: usize, range: Range<usize>, out: &mut [f32], factors: &mut Vec<f32>) {
+    let (groups, words) = (parts.width / parts.group, parts.width * C::BITS / 32);
+    unpack::<C>(&parts.words[row * words..][..words], range.start, out);
+    let (first, last) = (range.start / parts.group, (range.end - 1) / parts.group);
+    let count = last - first + 1;
+    factors.clear();
+    factors.resize(2 * count, 0f32);
+    let (scales, biases) = factors.split_at_mut(count);
+    parts.scales.read(row * groups + first, scales);
+    if let Some(stored) = parts.biases {
+        stored.read(row * groups + first, biases);
+    }
+    let mut at = range.start;
+    let mut rest = out;
+    for (i, (scale, bias)) in scales.iter().zip(&*biases).enumerate() {
+        let len = ((first + i + 1) * parts.group).min(range.end) - at;
+        let (head, tail) = rest.split_at_mut(len);
+        vector::scale_and_shift(head, *scale, *bias);
+        (at, rest) = (at + len, tail);
+    }
+}
+
+impl<C: Codes> Matrix for Packed<'_, C> {
+    fn outer(&self) -> usize {
+        self.parts.words.len() / self.words.max(1)
+    }
+
+    fn depth(&self) -> usize {
+        self.parts.width
+    }
+
+    fn k_inner(&self) -> bool {
+        true
+    }
+
+    fn panel(&self, outer: Range<usize>, k: Range<usize>, out: &mut [f32]) {
+        let mut factors = Vec::new();
+        for (row, out) in outer.zip(out.chunks_exact_mut(k.len())) {
+            unpack_scaled::<C>(&self.parts, row, k.clone(), out, &mut factors);
+        }
+    }
+
+    /// Each row in planes (see [`split_planes`]), then, if there are biases, the sum over each group.
+    fn prepare(&self, mut x: Vec<f32>) -> Vec<f32> {
+        let width = self.parts.width;
+        if !Self::WHOLE {
+            return x;
+        }
+        let sums: Vec<f32> = x.chunks_exact(self.parts.group).map(vector::sum).collect();
+        split_planes(&mut x, width, 32 / C::BITS);
+        x.chunks_exact(width).zip(sums.chunks_exact(self.groups)).flat_map(|(x, sums)| x.iter().chain(sums)).copied().collect()
+    }
+
+    fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
+        if Self::WHOLE {
+            Arch::new().dispatch(Few { matrix: self, outer, x, out });
+        } else {
+            few_by_panels(self, outer, x, out);
+        }
+    }
+}
+
+/// [`Matrix::few`] for codes that do not straddle words.
+struct Few<'a, 'b, C> {
+    matrix: &'a Packed<'b, C>,
+    outer: Range<usize>,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<C: Codes> WithSimd for Few<'_, '_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Packed { parts, words, groups, .. } = self.matrix;
+        let (count, row_len) = (self.outer.len(), parts.width + groups);
+        let rows = self.out.len() / count.max(1);
+        let in_group = parts.group * C::BITS / 32;
+        // The scale of each word, and the biases, of one row.
+        let mut spread = vec![0f32; *words];
+        let mut factors = vec![0f32; *groups];
+        for (c, row) in self.outer.enumerate() {
+            let packed = &parts.words[row * words..][..*words];
+            parts.scales.read(row * groups, &mut factors);
+            for (spread, scale) in spread.chunks_exact_mut(in_group).zip(&factors) {
+                spread.fill(*scale);
+            }
+            if let Some(biases) = parts.biases {
+                biases.read(row * groups, &mut factors);
+            }
+            let mut r = 0;
+            while r < rows {
+                let x = |i: usize| &self.x[(r + i) * row_len..][..row_len];
+                let mut keep = |i: usize, product: f32| {
+                    let sums = &x(i)[parts.width..];
+                    let shift = if parts.biases.is_some() { dot(simd, &factors, sums) } else { 0.0 };
+                    self.out[(r + i) * count + c] = product + shift;
+                };
+                if rows - r >= 4 {
+                    let products = multiply::<C, S, 4>(simd, packed, &spread, std::array::from_fn(x));
+                    products.into_iter().enumerate().for_each(|(i, p)| keep(i, p));
+                    r += 4;
+                } else {
+                    let [product] = multiply::<C, S, 1>(simd, packed, &spread, [x(0)]);
+                    keep(0, product);
+                    r += 1;
+                }
+            }
+        }
+    }
+}
+
+/// `a·b + c`, in one step where the processor has it.
+#[inline(always)]
+fn multiply_add<S: Simd>(_: S, a: f32, b: f32, c: f32) -> f32 {
+    if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
+}
+
+#[inline(always)]
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for l in 0..LANES {
+            sums[l] = multiply_add(simd, a[l], b[l], sums[l]);
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// Products of one packed row with `R` prepared ones.
+#[inline(always)]
+fn multiply<C: Codes, S: Simd, const R: usize>(simd: S, packed: &[u32], scales: &[f32], x: [&[f32]; R]) -> [f32; R] {
+    let parts = 32 / C::BITS;
+    let mask = (1u32 << C::BITS) - 1;
+    let words = packed.len();
+    let (vectors, rest) = packed.as_chunks::<LANES>();
+    let mut sums = [[0f32; LANES]; R];
+    for (v, (vector, scales)) in vectors.iter().zip(scales.as_chunks::<LANES>().0).enumerate() {
+        let mut terms = [[0f32; LANES]; R];
+        for part in 0..parts {
+            let mut values = [0f32; LANES];
+            for l in 0..LANES {
+                values[l] = C::value(vector[l] >> (part * C::BITS) & mask);
+            }
+            for r in 0..R {
+                let x = &x[r][part * words + v * LANES..][..LANES];
+                for l in 0..LANES {
+                    terms[r][l] = multiply_add(simd, values[l], x[l], terms[r][l]);
+                }
+            }
+        }
+        for r in 0..R {
+            for l in 0..LANES {
+                sums[r][l] = multiply_add(simd, terms[r][l], scales[l], sums[r][l]);
+            }
+        }
+    }
+    let mut products = [0f32; R];
+    let done = words - rest.len();
+    for r in 0..R {
+        products[r] = sums[r].iter().sum();
+        for (i, word) in rest.iter().enumerate() {
+            for part in 0..parts {
+                products[r] += C::value(word >> (part * C::BITS) & mask) * x[r][part * words + done + i] * scales[done + i];
+            }
+        }
+    }
+    products
+}
+
+/// A matrix whose rows are packed across the sum: the sum runs over packed rows.
+pub(super) struct Turned<'a, C> {
+    parts: Parts<'a>,
+    rows: usize,
+    codes: PhantomData<C>,
+}
+
+impl<'a, C: Codes> Turned<'a, C> {
+    pub(super) fn new(parts: Parts<'a>) -> Self {
+        let words = parts.width * C::BITS / 32;
+        Turned { rows: parts.words.len() / words.max(1), parts, codes: PhantomData }
+    }
+}
+
+impl<C: Codes> Matrix for Turned<'_, C> {
+    fn outer(&self) -> usize {
+        self.parts.width
+    }
+
+    fn depth(&self) -> usize {
+        self.rows
+    }
+
+    fn k_inner(&self) -> bool {
+        false
+    }
+
+    fn panel(&self, outer: Range<usize>, k: Range<usize>, out: &mut [f32]) {
+        let mut factors = Vec::new();
+        for (row, out) in k.zip(out.chunks_exact_mut(outer.len())) {
+            unpack_scaled::<C>(&self.parts, row, outer.clone(), out, &mut factors);
+        }
+    }
+
+    fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
+        few_by_panels(self, outer, x, out);
+    }
+}
