@@ -1,11 +1,4 @@
-//! One spelling for each operation.
-//!
-//! ATen has many names for few things. Which spelling stands for which is in one place, the table in `table.rs`; this
-//! pass makes every call that is in it a call of the spelling that the rest of etx knows. Canonical calls have
-//! dimensions counted from 0, literal sizes wherever the result type knows them, an explicit element type where they
-//! create tensors, and no layout, device or memory format.
-//!
-//! A rewrite never looks past the call and the types around it, and results keep their types.
+//! One spelling for each operation: the pass. What becomes of what is in `table.rs`.
 
 mod casts;
 mod create;
@@ -23,7 +16,14 @@ use etx_ir::op::OpId;
 
 use crate::rewrite::{Patch, Rule, Site};
 
-/// See the [module page](self).
+/// One spelling for each operation.
+///
+/// ATen has many names for few things. Which spelling stands for which is in one place, the table in `table.rs`; this
+/// pass makes every call that is in it a call of the spelling that the rest of etx knows. Canonical calls have
+/// dimensions counted from 0, literal sizes wherever the result type knows them, an explicit element type where they
+/// create tensors, and no layout, device or memory format.
+///
+/// A rewrite never looks past the call and the types around it, and results keep their types.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Canonicalise;
 

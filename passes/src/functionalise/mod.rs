@@ -1,21 +1,4 @@
-//! From torch.export's training IR to a functional program.
-//!
-//! In training IR a call may write to its operands, and whatever shares their memory is changed with them. The pass goes
-//! through the calls in order and keeps, for every tensor, the memory it lives in and the chain of views that leads
-//! there:
-//!
-//! * a write to a tensor makes a new value, which is carried back through the chain to the memory's owner (a slice by
-//!   `slice_scatter`, a reshape by the reshape back, …);
-//! * a tensor that is read after its memory changed is made again from the owner's new value, by its chain;
-//! * the last value of each parameter, buffer and user input that was written becomes an output of the method, in torch's
-//!   order: parameters and buffers, then user inputs, each in input order, before what the user gets.
-//!
-//! Assertions are dropped; what they say about symbols narrows the method's ranges. Custom operators that write become
-//! their [functional twins](etx_ir::op::OpId::functional); `auto_functionalized` calls of exports that are functional
-//! already become the same, so both forms of a program end as one.
-//!
-//! Refused, each with its place: writes to tensors whose elements share memory (`expand`, `unfold`, `as_strided`),
-//! writes through a reshape of which only a run would tell whether it copied, `set_` and `resize_`, writes to constants.
+//! Functionalisation: the walk over the calls, and the signature it leaves.
 
 mod facts;
 mod views;
@@ -40,7 +23,24 @@ use crate::driver::{Context, Pass};
 use crate::rewrite::{Ints, place, remove_dead, stem};
 use views::{Inverse, Shares};
 
-/// See the [module page](self).
+/// From torch.export's training IR to a functional program.
+///
+/// In training IR a call may write to its operands, and whatever shares their memory is changed with them. The pass goes
+/// through the calls in order and keeps, for every tensor, the memory it lives in and the chain of views that leads
+/// there:
+///
+/// * a write to a tensor makes a new value, which is carried back through the chain to the memory's owner (a slice by
+///   `slice_scatter`, a reshape by the reshape back, …);
+/// * a tensor that is read after its memory changed is made again from the owner's new value, by its chain;
+/// * the last value of each parameter, buffer and user input that was written becomes an output of the method, in torch's
+///   order: parameters and buffers, then user inputs, each in input order, before what the user gets.
+///
+/// Assertions are dropped; what they say about symbols narrows the method's ranges. Custom operators that write become
+/// their [functional twins](etx_ir::op::OpId::functional); `auto_functionalized` calls of exports that are functional
+/// already become the same, so both forms of a program end as one.
+///
+/// Refused, each with its place: writes to tensors whose elements share memory (`expand`, `unfold`, `as_strided`),
+/// writes through a reshape of which only a run would tell whether it copied, `set_` and `resize_`, writes to constants.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Functionalise;
 
