@@ -1,5 +1,6 @@
 //! One graph of a program: its inputs, calls and outputs. Nested graphs are scopes of their own.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -127,26 +128,25 @@ impl<'a, 'f> Scope<'a, 'f> {
             return;
         }
         let args = self.arguments(op, node, place, &source);
-        let mut outputs: Vec<(&str, Option<&'a str>, Type)> = Vec::new();
+        // Results by name: the program's, or one made up for what it does not name.
+        let mut outputs: Vec<(Cow<'a, str>, Type)> = Vec::new();
         for (i, out) in node.outputs.iter().enumerate() {
+            let unnamed = || Cow::Owned(format!("{place}_result_{i}"));
             match out {
-                Argument::AsTensors(list) => {
-                    outputs.extend(list.iter().map(|n| (n.name.as_str(), Some(n.name.as_str()), self.ty(out, &n.name))))
-                }
-                Argument::AsNone(_) => outputs.push((place, None, Type::None)),
-                Argument::AsInt(n) => outputs.push((place, None, Type::Int(Expr::Int(*n)))),
+                Argument::AsTensors(list) => outputs.extend(list.iter().map(|n| (Cow::Borrowed(n.name.as_str()), self.ty(out, &n.name)))),
+                Argument::AsNone(_) => outputs.push((unnamed(), Type::None)),
+                Argument::AsInt(n) => outputs.push((unnamed(), Type::Int(Expr::Int(*n)))),
                 other => match argument_name(other) {
-                    Some(n) => outputs.push((n, Some(n), self.ty(other, n))),
+                    Some(n) => outputs.push((Cow::Borrowed(n), self.ty(other, n))),
                     None => self.found.broken(format!("{place}: result {i} is of no known kind")),
                 },
             }
         }
-        let name = node.name.as_deref().or(outputs.first().map(|o| o.0)).unwrap_or("call");
-        let named: Vec<Option<&'a str>> = outputs.iter().map(|o| o.1).collect();
-        let id = self.graph.append(op, args, name, outputs.into_iter().map(|(n, _, t)| (n, t)).collect(), source);
+        let name = node.name.as_deref().or(outputs.first().map(|(n, _)| n.as_ref())).unwrap_or("call");
+        let id = self.graph.append(op, args, name, outputs.iter().map(|(n, t)| (n.as_ref(), t.clone())).collect(), source);
         let values = self.graph.node(id).outputs.clone();
-        for (name, v) in named.into_iter().zip(values) {
-            if let Some(name) = name {
+        for ((name, _), v) in outputs.into_iter().zip(values) {
+            if let Cow::Borrowed(name) = name {
                 self.define(name, Named::Value(v));
             }
         }
