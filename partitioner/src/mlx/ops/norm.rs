@@ -1,5 +1,7 @@
 //! Normalisations and softmax.
 
+use etx_ir::DType;
+use etx_ir::graph::ValueId;
 use etx_ir::mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
@@ -26,8 +28,22 @@ fn optional<'a>(cx: &mut Cx<'a>, call: &Call<'a>, name: &str) -> Res<Option<Tid>
     if call.is_none(name) { Ok(None) } else { cx.tensor(call.value(name)?).map(Some) }
 }
 
+/// The half-precision value behind a cast to single precision. The instruction computes in single precision whatever it
+/// is given, and its result is single if the weight is.
+fn before_cast(call: &Call<'_>) -> Res<ValueId> {
+    let v = call.value("input")?;
+    let single = |name: &str| !call.is_none(name) && call.ty(name).is_ok_and(|t| t.dtype == DType::Float32);
+    let made = call.graph.producer(v).map(|id| Call::new(call.graph, id)).filter(|c| c.node.op.target() == "aten._to_copy.default");
+    match made {
+        Some(cast) if single("weight") && single("input") && matches!(cast.ty("self")?.dtype, DType::Float16 | DType::BFloat16) => {
+            cast.value("self")
+        }
+        _ => Ok(v),
+    }
+}
+
 fn rms_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
-    let x = cx.tensor(call.value("input")?)?;
+    let x = cx.tensor(before_cast(&call)?)?;
     if call.exprs("normalized_shape")?.len() != 1 {
         return Err(call.refuse("normalized_shape", "MLX normalises the last axis only"));
     }
@@ -130,7 +146,7 @@ fn folded<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Option<(Tid, Tid)>> {
     }
     let eps = call.float_or("eps", 1e-5)?;
     let rank = call.ty("input")?.rank();
-    let data = |p: Option<(etx_ir::graph::ValueId, &TensorData)>| p.map(|(_, d)| d.clone());
+    let data = |p: Option<(ValueId, &TensorData)>| p.map(|(_, d)| d.clone());
     let name = cx.weight(var.0).map_or("batch_norm", |(n, _)| n).to_owned();
     let (scale, shift) = batch_norm_line(mean.1, var.1, data(weight), data(bias), eps, rank).map_err(|e| Refusal::new(e.to_string()))?;
     Ok(Some((cx.constant(&format!("{name}_scale"), scale)?, cx.constant(&format!("{name}_shift"), shift)?)))
