@@ -55,11 +55,7 @@ pub fn divide(method: &Method, verdicts: &[Option<Verdict>]) -> Division {
             continue;
         }
         let runs = matches!(verdicts.get(id.index()), Some(Some(Verdict::Yes(_))));
-        let at = reads(id)
-            .into_iter()
-            .map(|v| level[v.index()] + u32::from(!runs && inside[v.index()]))
-            .max()
-            .unwrap_or(0);
+        let at = reads(id).into_iter().map(|v| level[v.index()] + u32::from(!runs && inside[v.index()])).max().unwrap_or(0);
         if runs {
             home[id.index()] = Some(at);
         } else if let Some(Some(Verdict::No(refusal))) = verdicts.get(id.index()) {
@@ -88,7 +84,8 @@ pub fn divide(method: &Method, verdicts: &[Option<Verdict>]) -> Division {
     // What no node computes but the state needs is up to the first partition: new contents that are an input or a weight
     // as a whole, and old contents that are returned.
     let state = |i: &u32| method.inputs.get(*i as usize).and_then(|input| input.value);
-    let mutated: Vec<ValueId> = method.outputs.iter().filter_map(|k| if let OutputKind::StateMutation(i) = k { state(i) } else { None }).collect();
+    let mutated: Vec<ValueId> =
+        method.outputs.iter().filter_map(|k| if let OutputKind::StateMutation(i) = k { state(i) } else { None }).collect();
     for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
         if let Some(v) = out.as_value()
             && graph.producer(v).is_none()

@@ -9,8 +9,7 @@ fn verdicts(program: &Program) -> Vec<Option<Verdict>> {
     let mut all = vec![None; graph.node_bound()];
     for (id, node) in graph.nodes() {
         let outside = node.op.target().starts_with("aten.exp.");
-        all[id.index()] =
-            Some(if outside { Verdict::No(Refusal::new("not here")) } else { Verdict::Yes(graph.operands(id)) });
+        all[id.index()] = Some(if outside { Verdict::No(Refusal::new("not here")) } else { Verdict::Yes(graph.operands(id)) });
     }
     all
 }

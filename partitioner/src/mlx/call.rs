@@ -132,10 +132,7 @@ impl<'a> Call<'a> {
 
     /// A list of integers known at export.
     pub(crate) fn ints(&self, name: &str) -> Res<Vec<i64>> {
-        self.exprs(name)?
-            .iter()
-            .map(|e| e.as_int().ok_or_else(|| self.refuse(name, "must be known at export")))
-            .collect()
+        self.exprs(name)?.iter().map(|e| e.as_int().ok_or_else(|| self.refuse(name, "must be known at export"))).collect()
     }
 
     pub(crate) fn float(&self, name: &str) -> Res<f64> {
@@ -210,7 +207,13 @@ fn torch_promote(a: DType, b: DType) -> DType {
         (Bool, x) | (x, Bool) => x,
         (Float16, BFloat16) | (BFloat16, Float16) => Float32,
         (x, y) if x.is_float() && y.is_float() => {
-            if x == Float64 || y == Float64 { Float64 } else if x.size() >= y.size() { x } else { y }
+            if x == Float64 || y == Float64 {
+                Float64
+            } else if x.size() >= y.size() {
+                x
+            } else {
+                y
+            }
         }
         (x, _) | (_, x) if x.is_float() => x,
         (UInt8, x) | (x, UInt8) if x.size() == 1 => Int16,

@@ -30,7 +30,9 @@ const ROWS_AT_ONCE: usize = 64;
 /// Bytes of `data`, in place if they exist, else made into `held`.
 fn piece<'a>(data: &'a TensorData, offset: u64, len: usize, held: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
     if let Some(bytes) = data.bytes() {
-        return bytes.get(offset as usize..offset as usize + len).ok_or_else(|| Error::new(ErrorKind::Weight, "the weight is shorter than it was"));
+        return bytes
+            .get(offset as usize..offset as usize + len)
+            .ok_or_else(|| Error::new(ErrorKind::Weight, "the weight is shorter than it was"));
     }
     held.resize(len, 0);
     data.produce(offset, held)?;
@@ -90,7 +92,7 @@ impl Derive for Pack {
 /// When a row does not fill whole words.
 pub(crate) fn packed(codes: &TensorData, bits: usize) -> Result<TensorData, Error> {
     let columns = codes.shape().last().copied().unwrap_or(0);
-    if columns * bits as u64 % 32 != 0 {
+    if !(columns * bits as u64).is_multiple_of(32) {
         return Err(Error::new(ErrorKind::Weight, format!("{columns} codes of {bits} bits do not fill 32-bit words")));
     }
     let mut shape = codes.shape().to_vec();
@@ -330,6 +332,61 @@ fn write(t: DType, x: f32, out: &mut [u8]) {
     }
 }
 
+/// The matrix of a Fourier transform, `[rows, 2·bins]`: row `n` is `cos(2πkm/size), -sin(2πkm/size)` for each `k`, `m = first + n`.
+struct Fourier {
+    size: u64,
+    first: u64,
+    bins: u64,
+    scale: f64,
+}
+
+impl Derive for Fourier {
+    fn recipe(&self) -> String {
+        format!("fourier {} from {}, {} bins, scale {:?}", self.size, self.first, self.bins, self.scale)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &[]
+    }
+
+    fn granule(&self) -> u64 {
+        self.bins * 8
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let circle: Vec<[f32; 2]> = (0..self.size)
+            .map(|i| {
+                let angle = i as f64 / self.size as f64 * std::f64::consts::TAU;
+                [(angle.cos() * self.scale) as f32, (-angle.sin() * self.scale) as f32]
+            })
+            .collect();
+        let row_bytes = self.granule();
+        let start = self.first + offset.checked_div(row_bytes).unwrap_or(0);
+        for (m, row) in (start..).zip(out.chunks_mut((row_bytes as usize).max(1))) {
+            for (k, pair) in (0..self.bins).zip(row.chunks_exact_mut(8)) {
+                let [cos, sin] = circle.get((m * k % self.size) as usize).copied().unwrap_or_default();
+                let (a, b) = pair.split_at_mut(4);
+                a.copy_from_slice(&cos.to_le_bytes());
+                b.copy_from_slice(&sin.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The matrix that takes `rows` samples, from sample `first` of `size` on, to real and imaginary parts of the first `bins`
+/// frequencies, side by side; `f32`.
+///
+/// # Errors
+/// When `size` is 0 or the matrix is too large to describe.
+pub(crate) fn fourier(size: u64, first: u64, rows: u64, bins: u64, scale: f64) -> Result<TensorData, Error> {
+    if size == 0 {
+        return Err(Error::new(ErrorKind::Weight, "a Fourier transform of nothing"));
+    }
+    let shape = vec![rows, bins.saturating_mul(2)];
+    TensorData::derived(DType::Float32, shape, Arc::new(Fourier { size, first, bins, scale }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,7 +396,11 @@ mod tests {
         let codes: Vec<u8> = (0..32).map(|i| (i % 8 - 4) as i8 as u8).collect();
         let data = TensorData::inline(DType::Int8, vec![1, 32], codes.clone()).unwrap();
         for bits in [2usize, 4, 5, 6, 8] {
-            let data = if bits == 2 { TensorData::inline(DType::Int8, vec![1, 32], codes.iter().map(|&q| ((q as i8) / 2) as u8).collect::<Vec<_>>()).unwrap() } else { data.clone() };
+            let data = if bits == 2 {
+                TensorData::inline(DType::Int8, vec![1, 32], codes.iter().map(|&q| ((q as i8) / 2) as u8).collect::<Vec<_>>()).unwrap()
+            } else {
+                data.clone()
+            };
             let words = packed(&data, bits).unwrap().to_vec().unwrap();
             let source = data.bytes().unwrap();
             for (i, &q) in source.iter().enumerate() {
@@ -366,5 +427,19 @@ mod tests {
         let b = biases(&scales, Some(&zeros), 8.0).unwrap().to_vec().unwrap();
         assert_eq!(bf16::from_le_bytes([b[0], b[1]]), bf16::from_f32(-(s.to_f32() * 11.0)));
         assert!(biases(&zeros, None, 8.0).is_err());
+    }
+
+    #[test]
+    fn fourier_rows_are_turns_of_the_circle() {
+        let m = fourier(4, 1, 3, 3, 1.0).unwrap();
+        let mut bytes = vec![0; m.byte_len() as usize];
+        let (head, tail) = bytes.split_at_mut(24);
+        m.produce(0, head).unwrap();
+        m.produce(24, tail).unwrap();
+        let found: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).round() + 0.0).collect();
+        let one = [1.0, 0.0, 0.0, -1.0, -1.0, 0.0];
+        let two = [1.0, 0.0, -1.0, 0.0, 1.0, 0.0];
+        let three = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0];
+        assert_eq!(found, [one, two, three].concat());
     }
 }

@@ -148,7 +148,11 @@ pub(crate) fn result(instr: &Instr, of: &dyn Fn(Tid) -> DType) -> Option<DType> 
         Sdpa { q, k, v, .. } => join(&[*q, *k, *v]),
         UpdateAndAttend { q, out_dtype, .. } => out_dtype.unwrap_or(of(*q)),
         QuantizedMatmul { x, scales, mode, .. } | GatherQmm { x, scales, mode, .. } => {
-            if mode == "affine" { promote(of(*x), of(*scales)) } else { of(*x) }
+            if mode == "affine" {
+                promote(of(*x), of(*scales))
+            } else {
+                of(*x)
+            }
         }
         Dequantize { scales, mode, dtype, .. } => dtype.unwrap_or(if mode == "affine" { of(*scales) } else { DType::BFloat16 }),
         // Fixed.

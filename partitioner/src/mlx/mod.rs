@@ -64,7 +64,8 @@ impl Backend for Mlx {
         cx.reads_weights = true;
         for &id in partition.nodes {
             cx.begin(id);
-            ops::lower(&mut cx, Call::new(graph, id)).map_err(|e| bug(graph.node(id).name.as_ref(), graph.node(id).source.as_deref(), &e))?;
+            ops::lower(&mut cx, Call::new(graph, id))
+                .map_err(|e| bug(graph.node(id).name.as_ref(), graph.node(id).source.as_deref(), &e))?;
         }
         cx.settle_biases()?;
         start_state(&mut cx)?;
@@ -107,3 +108,6 @@ fn is_zero(data: &etx_ir::weights::TensorData) -> Result<bool, Error> {
         None => zero(&data.to_vec()?),
     })
 }
+
+#[cfg(test)]
+mod tests;

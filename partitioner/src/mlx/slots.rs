@@ -243,9 +243,7 @@ fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
         instr.visit_slots(|s, access| {
             if access == Access::Write {
                 live |= match s {
-                    SlotRef::Tensor(t) => {
-                        live_tensors.contains(&t.0) || matches!(cx.slots[t.0 as usize].origin, Origin::Buffer(_))
-                    }
+                    SlotRef::Tensor(t) => live_tensors.contains(&t.0) || matches!(cx.slots[t.0 as usize].origin, Origin::Buffer(_)),
                     SlotRef::Value(v) => live_values.contains(&v.0),
                 };
             }

@@ -22,7 +22,8 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.conv3d.padding", |cx, call| forward(cx, call, 3), "Transpose, Pad, Conv3D, Add, Transpose").when("groups"),
     Operator::new("aten.conv_transpose1d.default", |cx, call| backward(cx, call, 1), "Transpose, ConvTranspose1D, Add, Transpose"),
     Operator::new("aten.conv_transpose2d.input", |cx, call| backward(cx, call, 2), "Transpose, ConvTranspose2D, Add, Transpose"),
-    Operator::new("aten.conv_transpose3d.input", |cx, call| backward(cx, call, 3), "Transpose, ConvTranspose3D, Add, Transpose").when("groups"),
+    Operator::new("aten.conv_transpose3d.input", |cx, call| backward(cx, call, 3), "Transpose, ConvTranspose3D, Add, Transpose")
+        .when("groups"),
     Operator::new("aten.convolution.default", convolution, "as conv1d to conv3d, or their transposes"),
 ];
 

@@ -13,7 +13,8 @@ use crate::backend::Refusal;
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.embedding.default", embedding, "Take, or Take of codes and Dequantize"),
     Operator::new("aten.index_select.default", index_select, "Take"),
-    Operator::new("aten.gather.default", gather, "TakeAlongAxis").when("the index is smaller than the tensor on another axis and a size is symbolic"),
+    Operator::new("aten.gather.default", gather, "TakeAlongAxis")
+        .when("the index is smaller than the tensor on another axis and a size is symbolic"),
     Operator::new("aten.take_along_dim.default", gather, "TakeAlongAxis"),
     Operator::new("aten.index.Tensor", index, "Take, or Gather and Reshape").when("an index is a mask"),
     Operator::new("aten.scatter_add.default", scatter_add, "ScatterAdd"),
@@ -28,7 +29,7 @@ pub(super) const OPERATORS: &[Operator] = &[
 /// A tensor of indices; MLX takes any integers, and so does torch, but for masks.
 fn indices<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId) -> Res<Tid> {
     match call.graph.tensor(v) {
-        Some(t) if t.dtype.is_int() && !(t.dtype == DType::UInt8) => cx.tensor(v),
+        Some(t) if t.dtype.is_int() && t.dtype != DType::UInt8 => cx.tensor(v),
         _ => Err(Refusal::new(format!("{} is a mask, whose result has no size known at export", describe(call.graph, v)))),
     }
 }
@@ -116,7 +117,9 @@ fn index<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
             slice_sizes.push(1);
         } else {
             let n = d.as_int().and_then(|n| i32::try_from(n).ok());
-            slice_sizes.push(n.ok_or_else(|| call.refuse("self", &format!("the size of axis {a}, which no index picks from, must be known at export")))?);
+            slice_sizes.push(n.ok_or_else(|| {
+                call.refuse("self", &format!("the size of axis {a}, which no index picks from, must be known at export"))
+            })?);
         }
     }
     let index_rank = given.iter().filter_map(|(_, v)| call.graph.tensor(*v)).map(|t| t.rank()).max().unwrap_or(0);

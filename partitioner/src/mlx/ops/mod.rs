@@ -15,6 +15,7 @@ mod reduce;
 mod resample;
 mod sample;
 mod shape;
+mod spectral;
 mod symbolic;
 
 use std::collections::HashMap;
@@ -78,6 +79,7 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         moe::OPERATORS,
         sample::OPERATORS,
         recurrent::OPERATORS,
+        spectral::OPERATORS,
         attention::OPERATORS,
         symbolic::OPERATORS,
     ]

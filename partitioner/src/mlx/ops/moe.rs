@@ -18,7 +18,11 @@ use crate::backend::Refusal;
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("mlx.gather_mm.default", gather_mm, "GatherMm"),
     Operator::new("mlx.gather_qmm.default", gather_qmm, "GatherQmm").when("widths but 4 and 8 bits, weights that are no parameters"),
-    Operator::new("mlx.moe_gather_inputs.default", gather_inputs, "Argsort, Take and the like, or Repeat; If where the number of rows is symbolic"),
+    Operator::new(
+        "mlx.moe_gather_inputs.default",
+        gather_inputs,
+        "Argsort, Take and the like, or Repeat; If where the number of rows is symbolic",
+    ),
     Operator::new("mlx.moe_scatter_outputs.default", scatter_outputs, "Squeeze, Take, Reshape; If where the number of rows is symbolic"),
 ];
 
@@ -188,7 +192,8 @@ fn scatter_outputs<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let to = call.out_ty(0)?;
     let top_k = call.int("top_k")?;
     let flag = call.value("sort_experts")?;
-    let made = call.graph.producer(flag).map(|id| Call::new(call.graph, id)).filter(|c| c.node.op.target() == "mlx.moe_gather_inputs.default");
+    let made =
+        call.graph.producer(flag).map(|id| Call::new(call.graph, id)).filter(|c| c.node.op.target() == "mlx.moe_gather_inputs.default");
     let cond = match made {
         Some(c) => condition(cx, &c.ty("x")?.shape[0].clone(), c.int("sort_cutoff")?)?,
         None => {

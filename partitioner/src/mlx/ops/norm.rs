@@ -16,10 +16,13 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.rms_norm.default", rms_norm, "RMSNorm").when("more than one axis is normalised"),
     Operator::new("aten.layer_norm.default", layer_norm, "LayerNorm").when("normalised sizes are symbolic"),
     Operator::new("aten.native_layer_norm.default", layer_norm, "LayerNorm").when("mean or rstd is used"),
-    Operator::new("aten.native_group_norm.default", native_group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add").when("mean or rstd is used"),
+    Operator::new("aten.native_group_norm.default", native_group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add")
+        .when("mean or rstd is used"),
     Operator::new("aten.group_norm.default", group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add"),
-    Operator::new("aten.batch_norm.default", batch_norm, "Multiply, Add; more where statistics are no weights").when("training, or no statistics"),
-    Operator::new("aten._native_batch_norm_legit_no_training.default", batch_norm, "Multiply, Add; more where statistics are no weights").when("mean or rstd is used"),
+    Operator::new("aten.batch_norm.default", batch_norm, "Multiply, Add; more where statistics are no weights")
+        .when("training, or no statistics"),
+    Operator::new("aten._native_batch_norm_legit_no_training.default", batch_norm, "Multiply, Add; more where statistics are no weights")
+        .when("mean or rstd is used"),
     Operator::new("aten._softmax.default", softmax, "Softmax"),
     Operator::new("aten._log_softmax.default", log_softmax, "LogSumExp, Subtract"),
 ];

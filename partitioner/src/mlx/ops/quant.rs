@@ -17,8 +17,16 @@ use crate::backend::Refusal;
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("torchao.dequantize_affine.default", standalone, "nothing where a linear layer or embedding reads it, else Dequantize")
         .when("other widths than 2, 4, 5, 6, 8 bits, groups that 16 does not divide"),
-    Operator::new("torchao.dequantize_int4_tensor.default", standalone, "nothing where a linear layer or embedding reads it, else Dequantize"),
-    Operator::new("torchao.dequantize_nvfp4.default", standalone, "nothing where a linear layer or embedding reads it, else Dequantize, Multiply"),
+    Operator::new(
+        "torchao.dequantize_int4_tensor.default",
+        standalone,
+        "nothing where a linear layer or embedding reads it, else Dequantize",
+    ),
+    Operator::new(
+        "torchao.dequantize_nvfp4.default",
+        standalone,
+        "nothing where a linear layer or embedding reads it, else Dequantize, Multiply",
+    ),
     Operator::new("torchao.dequantize_mx.default", standalone, "nothing where a linear layer or embedding reads it, else Dequantize")
         .when("elements that are not float8_e4m3fn, blocks that are not 32"),
 ];
@@ -122,7 +130,16 @@ fn affine<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
         perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
         (perm.iter().map(|&p| shape[p]).collect(), back)
     });
-    Ok(Quantised { w, scales: scales_tid, biases: Some(biases), group: unit as i32, bits: bits as i32, mode: "affine", factor: None, turned })
+    Ok(Quantised {
+        w,
+        scales: scales_tid,
+        biases: Some(biases),
+        group: unit as i32,
+        bits: bits as i32,
+        mode: "affine",
+        factor: None,
+        turned,
+    })
 }
 
 /// Two codes a byte, scales and zero points transposed, zero points counted from the lowest code.
@@ -217,17 +234,7 @@ impl Quantised {
 
     fn numbers(&self, cx: &mut Cx<'_>, w: Tid, scales: Tid, biases: Option<Tid>, dtype: DType) -> Tid {
         let (group_size, bits, mode) = (self.group, self.bits, self.mode.to_owned());
-        let y = cx.temp(|out| Instr::Dequantize {
-            w,
-            scales,
-            out,
-            biases,
-            group_size,
-            bits,
-            mode,
-            global_scale: None,
-            dtype: Some(dtype),
-        });
+        let y = cx.temp(|out| Instr::Dequantize { w, scales, out, biases, group_size, bits, mode, global_scale: None, dtype: Some(dtype) });
         self.scaled(cx, y)
     }
 

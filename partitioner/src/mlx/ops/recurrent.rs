@@ -8,7 +8,8 @@ use super::super::cx::Cx;
 use super::Operator;
 
 pub(super) const OPERATORS: &[Operator] =
-    &[Operator::new("mlx.gated_delta_rule.default_functional", gated_delta_rule, "Scan over Multiply, Sum, Subtract, Add").when("head counts that do not divide")];
+    &[Operator::new("mlx.gated_delta_rule.default_functional", gated_delta_rule, "Scan over Multiply, Sum, Subtract, Add")
+        .when("head counts that do not divide")];
 
 /// The gated delta rule: with state `S` of `[batch, heads, value size, key size]`, for each step
 /// `S ← S·g`, `S ← S + (v − S·k)·β ⊗ k`, `y = S·q`. Source: the operator's eager definition in ExecuTorch.
@@ -32,9 +33,7 @@ fn gated_delta_rule<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         }
     }
     // Shapes that meet the state's, made once for all steps.
-    let mut expanded = |x: Tid, axes: &[i32]| {
-        axes.iter().fold(x, |x, &axis| cx.temp(|out| Instr::ExpandDims { x, out, axis }))
-    };
+    let mut expanded = |x: Tid, axes: &[i32]| axes.iter().fold(x, |x, &axis| cx.temp(|out| Instr::ExpandDims { x, out, axis }));
     let (q, k, v) = (expanded(q, &[3]), expanded(k, &[3]), expanded(v, &[4]));
     let (g, beta) = (expanded(g, &[3, 4]), expanded(beta, &[3, 4]));
     let s = cx.temp(|out| Instr::IdCopy { x: state, out });

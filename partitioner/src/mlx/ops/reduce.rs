@@ -41,14 +41,38 @@ pub(super) const OPERATORS: &[Operator] = &[
     over_axes!("aten.all.dim" => All, plain),
     over_axes!("aten.all.dims" => All, plain),
     over_axes!("aten.logsumexp.default" => LogSumExp, accumulated),
-    Operator::new("aten.var.correction", |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }), "Var")
-        .when("correction is not a whole number"),
-    Operator::new("aten.std.correction", |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Std { x, out, axes, keepdims, ddof }), "Std")
-        .when("correction is not a whole number"),
-    Operator::new("aten.var.dim", |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }), "Var"),
-    Operator::new("aten.std.dim", |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Std { x, out, axes, keepdims, ddof }), "Std"),
-    Operator::new("aten.argmax.default", |cx, call| arg(cx, call, |x, out, axis, keepdims| Instr::Argmax { x, out, axis, keepdims }), "Argmax"),
-    Operator::new("aten.argmin.default", |cx, call| arg(cx, call, |x, out, axis, keepdims| Instr::Argmin { x, out, axis, keepdims }), "Argmin"),
+    Operator::new(
+        "aten.var.correction",
+        |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }),
+        "Var",
+    )
+    .when("correction is not a whole number"),
+    Operator::new(
+        "aten.std.correction",
+        |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Std { x, out, axes, keepdims, ddof }),
+        "Std",
+    )
+    .when("correction is not a whole number"),
+    Operator::new(
+        "aten.var.dim",
+        |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }),
+        "Var",
+    ),
+    Operator::new(
+        "aten.std.dim",
+        |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Std { x, out, axes, keepdims, ddof }),
+        "Std",
+    ),
+    Operator::new(
+        "aten.argmax.default",
+        |cx, call| arg(cx, call, |x, out, axis, keepdims| Instr::Argmax { x, out, axis, keepdims }),
+        "Argmax",
+    ),
+    Operator::new(
+        "aten.argmin.default",
+        |cx, call| arg(cx, call, |x, out, axis, keepdims| Instr::Argmin { x, out, axis, keepdims }),
+        "Argmin",
+    ),
     Operator::new("aten.cumsum.default", cumsum, "Cumsum"),
 ];
 

@@ -50,14 +50,22 @@ pub(super) const OPERATORS: &[&[Operator]] = &[
         Operator::new("aten.replication_pad2d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
         Operator::new("aten.replication_pad3d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
         Operator::new("aten._pad_circular.default", |cx, call| pad(cx, call, wrapped), "Take an axis").when(STATIC),
-        Operator::new("aten.adaptive_avg_pool1d.default", |cx, call| adaptive(cx, call, 1, false), "Slice, Mean, Concatenate an axis").when(STATIC),
-        Operator::new("aten.adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis").when(STATIC),
-        Operator::new("aten.adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis").when(STATIC),
-        Operator::new("aten._adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis").when(STATIC),
-        Operator::new("aten._adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis").when(STATIC),
-        Operator::new("aten.adaptive_max_pool1d.default", |cx, call| adaptive(cx, call, 1, true), "Slice, Max, Concatenate an axis").when(STATIC),
-        Operator::new("aten.adaptive_max_pool2d.default", |cx, call| adaptive(cx, call, 2, true), "Slice, Max, Concatenate an axis").when(STATIC),
-        Operator::new("aten.adaptive_max_pool3d.default", |cx, call| adaptive(cx, call, 3, true), "Slice, Max, Concatenate an axis").when(STATIC),
+        Operator::new("aten.adaptive_avg_pool1d.default", |cx, call| adaptive(cx, call, 1, false), "Slice, Mean, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten.adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten.adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten._adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten._adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten.adaptive_max_pool1d.default", |cx, call| adaptive(cx, call, 1, true), "Slice, Max, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten.adaptive_max_pool2d.default", |cx, call| adaptive(cx, call, 2, true), "Slice, Max, Concatenate an axis")
+            .when(STATIC),
+        Operator::new("aten.adaptive_max_pool3d.default", |cx, call| adaptive(cx, call, 3, true), "Slice, Max, Concatenate an axis")
+            .when(STATIC),
         Operator::new("aten.unfold.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
         Operator::new("aten.unfold_copy.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
     ],
@@ -91,7 +99,11 @@ struct Tap {
 fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> Vec<Tap> {
     let step = match (align_corners, scale) {
         (true, _) => {
-            if to > 1 { (from - 1) as f32 / (to - 1) as f32 } else { 0.0 }
+            if to > 1 {
+                (from - 1) as f32 / (to - 1) as f32
+            } else {
+                0.0
+            }
         }
         (false, Some(s)) if s > 0.0 => (1.0 / s) as f32,
         _ => from as f32 / to as f32,
@@ -199,7 +211,13 @@ fn weights(cx: &mut Cx<'_>, values: &[f32], behind: usize) -> Res<Tid> {
 }
 
 fn reflected(i: i64, n: i64) -> Option<i64> {
-    let j = if i < 0 { -i } else if i >= n { 2 * (n - 1) - i } else { i };
+    let j = if i < 0 {
+        -i
+    } else if i >= n {
+        2 * (n - 1) - i
+    } else {
+        i
+    };
     (0..n).contains(&j).then_some(j)
 }
 
@@ -267,7 +285,8 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         let mut tensors = Vec::new();
         for i in 0..m {
             let (start, stop) = (i * n / m, ((i + 1) * n + m - 1) / m);
-            let piece = cx.temp(|out| Instr::Slice { x: from, out, axis: (axis as i64).into(), start: start.into(), stop: stop.into(), step: 1 });
+            let piece =
+                cx.temp(|out| Instr::Slice { x: from, out, axis: (axis as i64).into(), start: start.into(), stop: stop.into(), step: 1 });
             tensors.push(cx.temp(|out| reduce(piece, out, vec![axis as i32], true)));
         }
         x = cx.temp(|out| Instr::Concatenate { tensors, out, axis: axis as i32 });

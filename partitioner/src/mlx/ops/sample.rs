@@ -12,12 +12,14 @@ use super::super::cx::Cx;
 use super::Operator;
 
 pub(super) const OPERATORS: &[Operator] =
-    &[Operator::new("mlx.sample.default", sample, "If over RandomBits, Sort, Softmax, Cumsum, Argmax and the like").when("the vocabulary is symbolic")];
+    &[Operator::new("mlx.sample.default", sample, "If over RandomBits, Sort, Softmax, Cumsum, Argmax and the like")
+        .when("the vocabulary is symbolic")];
 
 fn sample<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let logits = cx.tensor(call.value("logits")?)?;
     let ty = call.ty("logits")?;
-    let vocabulary = ty.shape.last().and_then(etx_ir::sym::Expr::as_int).ok_or_else(|| call.refuse("logits", "the vocabulary must be known"))?;
+    let vocabulary =
+        ty.shape.last().and_then(etx_ir::sym::Expr::as_int).ok_or_else(|| call.refuse("logits", "the vocabulary must be known"))?;
     let temperature = cx.tensor(call.value("temperature")?)?;
     let (top_k, top_p) = (cx.tensor(call.value("top_k")?)?, cx.tensor(call.value("top_p")?)?);
     let shape = cx.dims(&ty.shape)?;

@@ -321,15 +321,7 @@ fn slice_scatter<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let update = cx.cast(update, t.dtype)?;
     let start = bound(cx, &call, "start", 0)?;
     let stop = bound(cx, &call, "end", i64::MAX)?;
-    cx.update(call.value("self")?, call.out(0)?, |dst, out| Instr::SliceUpdate {
-        dst,
-        update,
-        out,
-        axis: axis.into(),
-        start,
-        stop,
-        step,
-    })
+    cx.update(call.value("self")?, call.out(0)?, |dst, out| Instr::SliceUpdate { dst, update, out, axis: axis.into(), start, stop, step })
 }
 
 fn select_scatter<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
@@ -418,7 +410,5 @@ fn flip<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
 
 fn wrapped(call: &Call<'_>, dims: &[i64], rank: usize) -> Res<Vec<i32>> {
     let n = rank as i64;
-    dims.iter()
-        .map(|&d| if (-n..n).contains(&d) { Ok(d.rem_euclid(n) as i32) } else { Err(call.refuse("dims", "no such axis")) })
-        .collect()
+    dims.iter().map(|&d| if (-n..n).contains(&d) { Ok(d.rem_euclid(n) as i32) } else { Err(call.refuse("dims", "no such axis")) }).collect()
 }

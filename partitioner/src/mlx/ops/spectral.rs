@@ -1,0 +1,68 @@
+//! Short-time Fourier transforms: windows by strides, times a matrix of sines and cosines that the file holds.
+
+use etx_ir::DType;
+use etx_ir::mlx::{Instr, IntOrVid};
+use etx_ir::sym::Expr;
+
+use super::super::call::{Call, Res};
+use super::super::cx::Cx;
+use super::super::derive;
+use super::Operator;
+use crate::backend::Refusal;
+
+pub(super) const OPERATORS: &[Operator] = &[Operator::new("aten.stft.default", stft, "AsStrided, Multiply, Addmm, Reshape, Transpose")
+    .when("results are complex numbers that nothing takes apart, or signals are not f32")];
+
+/// Longer windows would make the matrix larger than a transform is worth.
+const MAX_WINDOW: i64 = 4096;
+
+/// `X[b, k, m, :] = Σₙ w[n]·x[b, m·hop + n]·(cos(2πkn/N), -sin(2πkn/N))`. Source: torch.stft.
+fn stft<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let (ty, to) = (call.ty("self")?, call.out_ty(0)?);
+    if ty.dtype != DType::Float32 || to.dtype != DType::Float32 {
+        return Err(call.refuse("self", "MLX takes real signals of single precision, and gives pairs of real numbers"));
+    }
+    if call.flag("align_to_window")? {
+        return Err(call.refuse("align_to_window", "frames start with the transform"));
+    }
+    let size = call.int("n_fft")?;
+    let hop = call.int_or("hop_length", size / 4)?;
+    let window = call.int_or("win_length", size)?;
+    if !(1..=MAX_WINDOW).contains(&size) || hop < 1 || !(1..=size).contains(&window) {
+        return Err(call.refuse("n_fft", &format!("transforms are of 1 to {MAX_WINDOW} elements, steps and windows no less than 1")));
+    }
+    let bins = if call.is_none("onesided") || call.flag("onesided")? { size / 2 + 1 } else { size };
+    let (Some((length, batch)), [.., frames, _]) = (ty.shape.split_last(), &to.shape[..]) else {
+        return Err(call.refuse("self", "must be [batch, length] or [length]"));
+    };
+    let mut x = cx.tensor(call.value("self")?)?;
+    // A shorter window stands in the middle; around it is nothing to multiply.
+    let first = (size - window) / 2;
+    let mut shape: Vec<Expr> = batch.to_vec();
+    shape.extend([frames.clone(), Expr::Int(window)]);
+    let mut strides: Vec<Expr> = batch.iter().map(|_| length.clone()).collect();
+    strides.extend([Expr::Int(hop), Expr::Int(1)]);
+    let (shape, strides) = (cx.dims(&shape)?, cx.dims(&strides)?);
+    let signal = x;
+    x = cx.temp(|out| Instr::AsStrided { x: signal, out, shape, strides, offset: first as u64 });
+    if !call.is_none("window") {
+        let weights = call.ty("window")?;
+        if weights.dtype != DType::Float32 || weights.shape != [Expr::Int(window)] {
+            return Err(call.refuse("window", &format!("must be f32[{window}]")));
+        }
+        let (a, b) = (x, cx.tensor(call.value("window")?)?);
+        x = cx.temp(|out| Instr::Multiply { a, b, out });
+    }
+    let scale = if call.flag("normalized")? { (size as f64).sqrt().recip() } else { 1.0 };
+    let basis = derive::fourier(size as u64, first as u64, window as u64, bins as u64, scale).map_err(|e| Refusal::new(e.to_string()))?;
+    let mat2 = cx.constant(&format!("_fourier_{size}_{first}_{window}_{bins}"), basis)?;
+    let mat1 = x;
+    let product = cx.temp(|out| Instr::Addmm { mat1, mat2, out, bias: None, alpha: 1.0, beta: 1.0 });
+    let mut shape: Vec<Expr> = batch.to_vec();
+    shape.extend([frames.clone(), Expr::Int(bins), Expr::Int(2)]);
+    let shape: Vec<IntOrVid> = cx.dims(&shape)?;
+    let pairs = cx.temp(|out| Instr::Reshape { x: product, out, shape });
+    let b = batch.len() as i32;
+    let perm = (0..b).chain([b + 1, b, b + 2]).collect();
+    cx.define(call.out(0)?, |out| Instr::Transpose { x: pairs, out, perm })
+}

@@ -1,0 +1,197 @@
+use etx_ir::mlx::{Instr, Program as MlxProgram};
+use etx_ir::text::{self, NoFiles};
+
+use crate::backend::{Backend, Delegate, Partition, Payload};
+use crate::cluster::divide;
+
+use super::Mlx;
+
+/// The delegate of a program whose nodes all go into one partition.
+fn lowered(text: &str) -> (Delegate, MlxProgram) {
+    let program = text::parse(text, &mut NoFiles).unwrap();
+    let (mlx, method) = (Mlx::new(), &program.methods[0]);
+    let division = divide(method, &mlx.verdicts(&program, method));
+    assert_eq!(division.refused.len(), 0, "{:?}", division.refused);
+    assert_eq!(division.partitions.len(), 1);
+    let partition = Partition { number: 0, nodes: &division.partitions[0], outputs: &division.outputs[0] };
+    let delegate = mlx.compile(&program, method, &partition).unwrap();
+    let Payload::Mlx(payload) = delegate.payload.clone() else { panic!("no MLX program") };
+    if let Err(problems) = payload.verify() {
+        panic!("{problems:?}\n{payload}");
+    }
+    (delegate, payload)
+}
+
+fn main_names(p: &MlxProgram) -> Vec<&'static str> {
+    p.chains[p.main_chain as usize].iter().map(Instr::name).collect()
+}
+
+const CACHE: &str = "weight @0 \"cache\" f32[4] inline 0x00000000000000000000000000000000\n";
+
+#[test]
+fn a_cache_is_written_in_place_without_a_copy() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{CACHE}method \"forward\" functional {{
+           input %cache : f32[4] = buffer @0
+           input %at : i64[1] = user
+           input %x : f32[1] = user
+           %new : f32[4] = aten.index_copy.default(%cache, 0, %at, %x)
+           %y : f32[4] = aten.neg.default(%new)
+           return %new as state %cache, %y
+         }}"
+    ));
+    assert_eq!(main_names(&p), ["IndexCopy", "Neg"]);
+    assert!(matches!(p.chains[0][0], Instr::IndexCopy { dst, out, .. } if dst == out));
+    assert_eq!(p.num_mutable_buffers, 1);
+    assert_eq!(p.init_chain, None, "zeros need no initial value");
+}
+
+#[test]
+fn old_contents_are_saved_for_those_who_still_want_them() {
+    let (d, p) = lowered(&format!(
+        "etir 1\n{CACHE}method \"forward\" functional {{
+           input %cache : f32[4] = buffer @0
+           input %at : i64[1] = user
+           input %x : f32[1] = user
+           %new : f32[4] = aten.index_copy.default(%cache, 0, %at, %x)
+           %y : f32[4] = aten.sub.Tensor(%new, %cache)
+           return %new as state %cache, %y, %cache
+         }}"
+    ));
+    assert_eq!(main_names(&p)[..2], ["IdCopy", "IndexCopy"], "the copy comes before the update");
+    assert_eq!(d.outputs.len(), 2);
+}
+
+#[test]
+fn an_update_that_does_not_become_the_state_leaves_the_buffer_alone() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{CACHE}method \"forward\" functional {{
+           input %cache : f32[4] = buffer @0
+           input %at : i64[1] = user
+           input %x : f32[1] = user
+           %other : f32[4] = aten.index_copy.default(%cache, 0, %at, %x)
+           %new : f32[4] = aten.neg.default(%cache)
+           return %new as state %cache, %other
+         }}"
+    ));
+    assert!(p.chains[0].iter().all(|i| !matches!(i, Instr::IndexCopy { dst, out, .. } if dst == out)));
+}
+
+#[test]
+fn two_buffers_change_places() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{CACHE}weight @1 \"b\" f32[4] inline 0x00000000000000000000000000000000\nmethod \"forward\" functional {{
+           input %a : f32[4] = buffer @0
+           input %b : f32[4] = buffer @1
+           input %x : f32[4] = user
+           %y : f32[4] = aten.neg.default(%x)
+           return %b as state %a, %a as state %b, %y
+         }}"
+    ));
+    // Both old contents are read before either is overwritten.
+    let names = main_names(&p);
+    assert_eq!(names.iter().filter(|n| **n == "IdCopy").count(), 4, "{p}");
+}
+
+#[test]
+fn a_state_that_is_not_zero_is_set_once_when_the_program_is_loaded() {
+    let (d, p) = lowered(
+        "etir 1\nweight @0 \"total\" f32[1] inline 0x0000803f\nmethod \"forward\" functional {
+           input %total : f32[1] = buffer @0
+           input %x : f32[1] = user
+           %new : f32[1] = aten.add.Tensor(%total, %x)
+           return %new as state %total, %new
+         }",
+    );
+    let init = &p.chains[p.init_chain.unwrap() as usize];
+    assert!(matches!(init.as_slice(), [Instr::IdCopy { .. }]));
+    assert_eq!(d.named_data.len(), 1);
+}
+
+#[test]
+fn one_weight_used_twice_is_one_constant_and_is_transposed_once() {
+    let (d, p) = lowered(
+        "etir 1\nweight @0 \"w\" f32[2, 2] inline 0x0000803f000000000000000000000040\nmethod \"forward\" functional {
+           input %w : f32[2, 2] = parameter @0
+           input %x : f32[3, 2] = user
+           %a : f32[3, 2] = aten.linear.default(%x, %w)
+           %b : f32[3, 2] = aten.linear.default(%a, %w)
+           return %b
+         }",
+    );
+    assert_eq!(d.named_data.len(), 1);
+    assert_eq!(main_names(&p), ["Transpose", "Addmm", "Addmm"]);
+}
+
+#[test]
+fn a_symbolic_size_is_read_once() {
+    let (_, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           symbol s0 [1..64]
+           input %x : f32[s0, 4] = user
+           %n : int(s0) = aten.sym_size.int(%x, 0)
+           %a : f32[s0] = aten.full.default([%n], 1.0, dtype=f32)
+           %b : f32[s0] = aten.full.default([%n], 2.0, dtype=f32)
+           %c : f32[s0] = aten.add.Tensor(%a, %b)
+           return %c
+         }",
+    );
+    assert_eq!(main_names(&p), ["SymSize", "Full", "Full", "Add"]);
+}
+
+#[test]
+fn halves_meet_singles_as_torch_has_it() {
+    // A scalar tensor does not widen a half tensor in torch; in MLX it would.
+    let (_, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f16[2] = user
+           input %s : f32[] = user
+           %y : f16[2] = aten.mul.Tensor(%x, %s)
+           %z : f16[2] = aten.neg.default(%y)
+           return %z
+         }",
+    );
+    assert_eq!(main_names(&p), ["AsType", "Multiply", "Neg"]);
+}
+
+#[test]
+fn an_integer_compared_with_a_fraction_is_compared_as_a_float() {
+    let (_, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : i64[2] = user
+           %y : bool[2] = aten.lt.Scalar(%x, 0.5)
+           return %y
+         }",
+    );
+    assert_eq!(main_names(&p), ["AsType", "Less"]);
+}
+
+#[test]
+fn one_value_returned_twice_and_an_input_returned_cost_no_slots() {
+    let (d, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f32[2] = user
+           %y : f32[2] = aten.neg.default(%x)
+           return %y, %y, %x
+         }",
+    );
+    assert_eq!((d.outputs.len(), p.num_outputs), (1, 1));
+    assert_eq!(main_names(&p), ["Neg"]);
+}
+
+#[test]
+fn a_refusal_says_what_is_in_the_way() {
+    let program = text::parse(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f64[2] = user
+           %y : f64[2] = aten.neg.default(%x)
+           return %y
+         }",
+        &mut NoFiles,
+    )
+    .unwrap();
+    let method = &program.methods[0];
+    let division = divide(method, &Mlx::new().verdicts(&program, method));
+    let [(_, refusal)] = division.refused.as_slice() else { panic!("one refusal") };
+    assert!(refusal.to_string().contains("%x f64[2]") && refusal.to_string().contains("float32"), "{refusal}");
+}
