@@ -25,6 +25,7 @@
 //! - [`mod@op`]: the operators, declared once in two schema files; [`op!`](macro@op) names one, checked when etx is compiled.
 //! - [`sym`]: sizes as expressions over symbols, with one canonical form, and what is known of their values.
 //! - [`infer`]: the types of a call's results. [`build`]: calls written the way formulas are.
+//! - [`eval`]: what a program computes, by a plain interpreter with the semantics of eager PyTorch.
 //! - [`weights`]: tensors as *descriptions* of bytes. [`safetensors`] and [`pt2`] describe what is in files.
 //! - [`verify`]: the invariants of well-formed programs. [`text`]: `.etir`, which prints and parses back exactly.
 //! - [`mlx`]: the MLX program and its instruction set, one table.
@@ -42,6 +43,7 @@
 pub mod build;
 pub mod dtype;
 pub mod error;
+pub mod eval;
 pub mod infer;
 mod mapped;
 pub mod mlx;

@@ -21,10 +21,10 @@ mod indexing;
 mod matrix;
 mod norm;
 mod pointwise;
-mod promote;
+pub(crate) mod promote;
 mod reduce;
 mod scalars;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 mod views;

@@ -34,17 +34,17 @@ impl<'a> Operand<'a> {
 }
 
 /// The integer type that a float operation computes in: torch's default float type.
-pub(super) fn to_float(t: DType) -> DType {
+pub(crate) fn to_float(t: DType) -> DType {
     if t.is_int() || t == DType::Bool { DType::Float32 } else { t }
 }
 
 /// The type of sums: whole numbers are added up in 64 bits.
-pub(super) fn to_sum(t: DType) -> DType {
+pub(crate) fn to_sum(t: DType) -> DType {
     if t.is_int() || t == DType::Bool { DType::Int64 } else { t }
 }
 
 /// The type of the parts of a complex type.
-pub(super) fn to_real(t: DType) -> DType {
+pub(crate) fn to_real(t: DType) -> DType {
     match t {
         DType::Complex32 => DType::Float16,
         DType::Complex64 => DType::Float32,
@@ -54,7 +54,7 @@ pub(super) fn to_real(t: DType) -> DType {
 }
 
 /// The complex type with these parts (`bf16` has none of its own).
-pub(super) fn to_complex(t: DType) -> DType {
+pub(crate) fn to_complex(t: DType) -> DType {
     match t {
         DType::Float16 => DType::Complex32,
         DType::Float64 => DType::Complex128,
@@ -82,7 +82,7 @@ fn is_float8(t: DType) -> bool {
 }
 
 /// The smallest type that holds both, as `torch.promote_types`; `None` where torch has none.
-pub(super) fn promote(a: DType, b: DType) -> Option<DType> {
+pub(crate) fn promote(a: DType, b: DType) -> Option<DType> {
     use DType::{BFloat16, Float16, Float32, Int8, Int16, UInt8, UInt16, UInt32, UInt64};
     if a == b {
         return Some(a);
@@ -127,21 +127,35 @@ fn combine(higher: Option<DType>, lower: Option<DType>) -> Option<Option<DType>>
     }))
 }
 
+/// How much an operand has to say about the common type.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Category {
+    /// A tensor with dimensions.
+    Dimensioned,
+    /// A tensor without dimensions.
+    Scalar,
+    /// A Python number.
+    Number,
+}
+
+/// The type that operands compute in, as `torch.result_type`; `None` where torch has none.
+pub(crate) fn result_type(operands: &[(Category, DType)]) -> Option<DType> {
+    let of = |category: Category| -> Option<Option<DType>> {
+        let mut all = operands.iter().filter(|(c, _)| *c == category).map(|(_, dtype)| *dtype);
+        let Some(first) = all.next() else { return Some(None) };
+        all.try_fold(first, promote).map(Some)
+    };
+    combine(of(Category::Dimensioned)?, combine(of(Category::Scalar)?, of(Category::Number)?)?)?
+}
+
 impl Cx<'_> {
-    /// The type that these operands compute in (`torch.result_type`).
+    /// The type that these operands compute in.
     pub(super) fn promoted(&self, operands: &[Operand]) -> Result<DType, Error> {
-        let category = |pick: fn(Operand) -> bool| -> Option<Option<DType>> {
-            let mut all = operands.iter().copied().filter(|o| pick(*o)).map(Operand::dtype);
-            let Some(first) = all.next() else { return Some(None) };
-            all.try_fold(first, promote).map(Some)
+        let category = |o: &Operand| match o {
+            Operand::Tensor(t) if t.rank() > 0 => (Category::Dimensioned, t.dtype),
+            other => (if matches!(other, Operand::Tensor(_)) { Category::Scalar } else { Category::Number }, other.dtype()),
         };
-        let result = || {
-            let with_dims = category(|o| matches!(o, Operand::Tensor(t) if t.rank() > 0))?;
-            let without = category(|o| matches!(o, Operand::Tensor(t) if t.rank() == 0))?;
-            let numbers = category(|o| matches!(o, Operand::Number(_)))?;
-            combine(with_dims, combine(without, numbers)?)?
-        };
-        result().ok_or_else(|| {
+        result_type(&operands.iter().map(category).collect::<Vec<_>>()).ok_or_else(|| {
             let types: Vec<&str> = operands.iter().map(|o| o.dtype().name()).collect();
             self.fail(format!("{} have no common type; cast one of them", types.join(" and ")))
         })

@@ -416,7 +416,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
 ];
 
 /// The canonical target that a word of the table stands for.
-pub(super) fn target(word: &str) -> String {
+pub(crate) fn target(word: &str) -> String {
     match (word.strip_prefix('='), word.matches('.').count()) {
         (Some(target), _) => target.to_owned(),
         (None, 0) => format!("aten.{word}.default"),
