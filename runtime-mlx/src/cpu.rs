@@ -9,6 +9,7 @@ mod conv;
 pub(crate) mod dtype;
 mod engine;
 pub(crate) mod index;
+mod kernels;
 pub(crate) mod lanes;
 mod matmul;
 mod matrix;

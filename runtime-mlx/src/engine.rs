@@ -6,7 +6,7 @@
 use etx_ir::DType;
 use etx_ir::mlx::{Instr, Tid};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 macro_rules! family {
@@ -123,6 +123,16 @@ pub struct Rope<'a, A> {
     pub scale: f32,
 }
 
+/// A call of a kernel that a program carries as Metal source; see the instruction.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "named after the instruction's fields")]
+pub struct Kernel<'a, A> {
+    pub name: &'a str,
+    pub inputs: Vec<A>,
+    /// Shape and element type of each result.
+    pub outputs: Vec<(Vec<i64>, DType)>,
+}
+
 /// A library that computes with arrays, as far as MLX programs need it.
 ///
 /// Methods take arrays of any shape and type and say with an error that they do not fit. `axis` and `axes` count from
@@ -225,4 +235,9 @@ pub trait Engine {
         mask: Option<&Self::Array>,
         causal: bool,
     ) -> Result<Self::Array>;
+
+    /// A kernel given as source for Apple GPUs, if this engine can run it; one result for each of `outputs`.
+    fn metal_kernel(&self, kernel: &Kernel<'_, Self::Array>) -> Result<Vec<Self::Array>> {
+        Err(Error::unsupported(format!("the Metal kernel `{}` runs on Apple GPUs only", kernel.name)))
+    }
 }

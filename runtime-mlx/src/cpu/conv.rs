@@ -7,7 +7,6 @@
 
 use std::ops::Range;
 
-use etx_ir::DType;
 use rayon::prelude::*;
 
 use super::dtype::{cast, dispatch};

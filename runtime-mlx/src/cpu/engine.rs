@@ -2,8 +2,8 @@
 
 use etx_ir::DType;
 
-use super::{attention, binary, conv, dtype, index, matmul, norm, quant, random, reduce, rope, shape, sort, unary};
-use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
+use super::{attention, binary, conv, dtype, index, kernels, matmul, norm, quant, random, reduce, rope, shape, sort, unary};
+use crate::engine::{Binary, Conv, Engine, Kernel, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, normalise_axis};
 
@@ -214,5 +214,9 @@ impl Engine for Cpu {
     }
     fn sdpa(&self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
         attention::sdpa(q, k, v, scale, mask, causal)
+    }
+
+    fn metal_kernel(&self, kernel: &Kernel<'_, Tensor>) -> Result<Vec<Tensor>> {
+        kernels::run(kernel)
     }
 }

@@ -74,6 +74,20 @@ pub(super) fn add_scaled(values: &mut [f32], w: &[f32], factor: f32) {
     vectorised!(values.iter_mut().zip(w).for_each(|(v, w)| *v += w * factor));
 }
 
+/// Sum of the products. For use inside other loops compiled for the processor.
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const WIDTH: usize = 16;
+    let mut lanes = [0f32; WIDTH];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<WIDTH>(), b.as_chunks::<WIDTH>());
+    for (a, b) in a.iter().zip(b) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
 /// `sums += a·b`, element by element.
 pub(super) fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
     vectorised!(sums.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s += a * b));

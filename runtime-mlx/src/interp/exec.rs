@@ -5,7 +5,7 @@ use etx_ir::mlx::{Instr, IntOrVid, IntOrVidOrTid, Tid, Vid, VidOrTid};
 
 use super::cache::Step;
 use super::{Machine, Scalar, scalar_i32};
-use crate::engine::{Binary, Conv, Engine, Quantized, Reduce, Rope, Unary};
+use crate::engine::{Binary, Conv, Engine, Kernel, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 
 impl<E: Engine> Machine<E> {
@@ -41,6 +41,12 @@ impl<E: Engine> Machine<E> {
             Instr::Split { x, ref outs, ref sizes, axis } => {
                 let pieces = self.engine.split(self.get(x)?, &self.ints(sizes)?, axis, outs.len())?;
                 return outs.iter().zip(pieces).try_for_each(|(&out, piece)| self.set(out, piece));
+            }
+            Instr::MetalKernel { ref name, ref inputs, ref outputs, .. } => {
+                let inputs = inputs.iter().map(|&t| self.get(t).cloned()).collect::<Result<_>>()?;
+                let kernel = Kernel { name, inputs, outputs: self.kernel_results(instr)? };
+                let results = self.engine.metal_kernel(&kernel)?;
+                return outputs.iter().zip(results).try_for_each(|(&out, result)| self.set(out, result));
             }
             Instr::SliceUpdate { dst, update, out, axis, start, stop, step } => {
                 let (axis, bounds) = (self.int(axis)?, (self.int(start)?, self.int(stop)?));
@@ -180,11 +186,28 @@ impl<E: Engine> Machine<E> {
                 (out, e.rope(get(x)?, how)?)
             }
             Instr::Sdpa { q, k, v, out, scale, mask, causal } => (out, e.sdpa(get(q)?, get(k)?, get(v)?, scale, maybe(mask)?, causal)?),
-            Instr::MetalKernel { ref name, .. } => {
-                return Err(Error::unsupported(format!("the Metal kernel `{name}` runs on Apple GPUs only")));
-            }
             _ => return Err(Error::unsupported(format!("the interpreter does not know {}", instr.name()))),
         })
+    }
+
+    /// Shape and type of each result of a Metal kernel.
+    fn kernel_results(&self, instr: &Instr) -> Result<Vec<(Vec<i64>, DType)>> {
+        let Instr::MetalKernel { outputs, output_shapes_flat, output_shape_lengths, output_dtypes, .. } = instr else {
+            return Ok(Vec::new());
+        };
+        let bad = || Error::argument("the shapes and types of a kernel's results do not fit their number");
+        let flat = self.ints(output_shapes_flat.as_deref().unwrap_or_default())?;
+        let lengths = output_shape_lengths.as_deref().unwrap_or_default();
+        let types = output_dtypes.as_deref().unwrap_or_default();
+        let mut rest = flat.as_slice();
+        let mut results = Vec::with_capacity(types.len());
+        for (&length, &dtype) in lengths.iter().zip(types) {
+            let (shape, after) = usize::try_from(length).ok().and_then(|n| rest.split_at_checked(n)).ok_or_else(bad)?;
+            results.push((shape.to_vec(), dtype));
+            rest = after;
+        }
+        let whole = rest.is_empty() && lengths.len() == outputs.len() && types.len() == outputs.len();
+        if whole { Ok(results) } else { Err(bad()) }
     }
 
     /// Convolutions of any number of axes, straight and transposed.

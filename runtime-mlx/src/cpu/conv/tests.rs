@@ -1,3 +1,4 @@
+use etx_ir::DType;
 use half::bf16;
 
 use super::*;
