@@ -10,6 +10,7 @@ import warnings
 
 import case
 import cases.dtypes
+import cases.layers
 import cases.models
 import cases.reference_faults
 import cases.shapes

@@ -1,10 +1,4 @@
-//! Takes operators apart that the backend refuses.
-//!
-//! One table (`table.rs`) gives operators formulas over simpler ones. A formula is applied to a call only if the backend
-//! refuses that call: the question is asked for each call, so a refused convolution leaves the others as they are. What a
-//! formula wrote is asked about again, until nothing that is refused has a formula.
-//!
-//! Formulas give eager PyTorch's results. Half types are computed in `f32` and rounded once at the end where torch does so.
+//! Taking operators apart that the backend refuses: the pass. The formulas are in the modules below, by family.
 
 mod activation;
 mod attention;
@@ -12,8 +6,10 @@ mod index;
 mod linear;
 mod norm;
 mod pen;
+mod recurrent;
 mod reduce;
 mod shape;
+mod spectral;
 mod table;
 
 use std::collections::HashMap;
@@ -47,9 +43,15 @@ pub fn has_formula(op: OpId) -> bool {
 }
 
 /// What the backend says of each node of a method, by node index.
-type Verdicts<'a> = dyn Fn(&Program, &Method) -> Vec<bool> + 'a;
+pub type Verdicts<'a> = dyn Fn(&Program, &Method) -> Vec<bool> + 'a;
 
-/// See the [module page](self).
+/// Takes operators apart that the backend refuses.
+///
+/// One table (`table.rs`) gives operators formulas over simpler ones. A formula is applied to a call only if the backend
+/// refuses that call: the question is asked for each call, so a refused convolution leaves the others as they are. What a
+/// formula wrote is asked about again, until nothing that is refused has a formula.
+///
+/// Formulas give eager PyTorch's results. Half types are computed in `f32` and rounded once at the end where torch does so.
 pub struct Decompose<'a> {
     accepts: Box<Verdicts<'a>>,
 }

@@ -3,7 +3,7 @@
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::{Formula, activation, attention, index, linear, norm, reduce, shape};
+use super::{Formula, activation, attention, index, linear, norm, recurrent, reduce, shape, spectral};
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
 pub(super) const TABLE: &[(&[OpId], Formula)] = &[
@@ -65,4 +65,21 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.repeat_interleave.self_int")], shape::repeat_interleave),
     (&[op!("aten.roll.default")], shape::roll),
     (&[op!("aten.select.int")], shape::select),
+    // Recurrence.
+    (&[op!("aten.lstm.input")], recurrent::lstm),
+    (&[op!("aten.gru.input")], recurrent::gru),
+    (&[op!("aten.rnn_tanh.input")], recurrent::rnn_tanh),
+    (&[op!("aten.rnn_relu.input")], recurrent::rnn_relu),
+    (&[op!("aten.lstm_cell.default")], recurrent::lstm_cell),
+    (&[op!("aten.gru_cell.default")], recurrent::gru_cell),
+    (&[op!("aten.rnn_tanh_cell.default")], recurrent::rnn_tanh_cell),
+    (&[op!("aten.rnn_relu_cell.default")], recurrent::rnn_relu_cell),
+    // Complex numbers and transforms.
+    (&[op!("aten.view_as_real.default")], spectral::view_as_real),
+    (&[op!("aten.abs.default")], spectral::abs),
+    (&[op!("aten.angle.default")], spectral::angle),
+    (&[op!("aten.real.default")], spectral::real),
+    (&[op!("aten.imag.default")], spectral::imag),
+    (&[op!("aten.stft.center")], spectral::stft_center),
+    (&[op!("aten.reflection_pad1d.default")], spectral::reflection_pad),
 ];
