@@ -9,6 +9,7 @@ mod pen;
 mod recurrent;
 mod reduce;
 mod shape;
+mod special;
 mod spectral;
 mod table;
 

@@ -3,7 +3,7 @@
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::{Formula, activation, attention, index, linear, norm, recurrent, reduce, shape, spectral};
+use super::{Formula, activation, attention, index, linear, norm, recurrent, reduce, shape, special, spectral};
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
 pub(super) const TABLE: &[(&[OpId], Formula)] = &[
@@ -82,4 +82,6 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.imag.default")], spectral::imag),
     (&[op!("aten.stft.center")], spectral::stft_center),
     (&[op!("aten.reflection_pad1d.default")], spectral::reflection_pad),
+    // Branches.
+    (&[op!("higher_order.cond")], special::cond),
 ];
