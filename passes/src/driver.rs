@@ -394,6 +394,9 @@ fn check_types(method: &Method) -> Result<(), Error> {
     if findings.is_empty() { Ok(()) } else { Err(Error::many(ErrorKind::Invalid, findings)) }
 }
 
+/// Takes what is dumped.
+pub type Sink<'d> = dyn FnMut(&Dump<'_>) + 'd;
+
 /// How to run a pipeline.
 #[derive(Default)]
 pub struct Options<'d> {
@@ -408,7 +411,7 @@ pub struct Options<'d> {
     /// Passes after which the method is given to `dump`.
     pub dump_after: BTreeSet<String>,
     /// Takes what is dumped.
-    pub dump: Option<Box<dyn FnMut(&Dump<'_>) + 'd>>,
+    pub dump: Option<Box<Sink<'d>>>,
 }
 
 impl Options<'_> {

@@ -84,7 +84,7 @@ pub use collapse::CollapseViews;
 pub use cse::Cse;
 pub use dce::Dce;
 pub use decompose::{Decompose, Verdicts, has_formula};
-pub use driver::{Context, Dump, Options, Pass, PassReport, Pipeline, Report, When};
+pub use driver::{Context, Dump, Options, Pass, PassReport, Pipeline, Report, Sink, When};
 pub use effects::removable;
 pub use fold::{FoldConstants, FoldScalars};
 pub use functionalise::Functionalise;

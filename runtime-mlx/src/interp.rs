@@ -13,10 +13,12 @@
 mod cache;
 mod exec;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use etx_ir::DType;
-use etx_ir::mlx::{Access, FloatOrVid, Instr, IntOrVid, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
+use etx_ir::mlx::{Access, FloatOrVid, IntOrVid, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -87,6 +89,12 @@ impl<E: Engine> Machine<E> {
     /// The program.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Fixes the element type in which the runtime's own key/value caches (those of `UpdateAndAttend`) store; `None` takes
+    /// that of the first keys and values. Forgets what they hold.
+    pub fn set_cache_dtype(&mut self, dtype: Option<DType>) {
+        self.caches.set_dtype(dtype);
     }
 
     /// Back to the state after loading: mutable buffers as the init chain leaves them (zero without one), no caches.

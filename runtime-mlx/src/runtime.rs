@@ -84,11 +84,15 @@ impl Runtime {
     }
 }
 
+/// The one portable kernel there is so far: writes a tensor over another, as the end of a method does for inputs and
+/// buffers that it mutates.
+const COPY: &str = "aten::copy_";
+
 /// What a value of the plan must be.
 #[derive(Clone, Debug)]
 struct Slot {
     spec: ValueSpec,
-    /// What is there before each call.
+    /// What is there before the first call.
     initial: Option<Value>,
     /// Whether a delegate takes it: then a scalar may change from call to call.
     delegated: bool,
@@ -98,6 +102,8 @@ struct Slot {
 pub struct Method<E: Engine = Cpu> {
     plan: ExecutionPlan,
     slots: Vec<Slot>,
+    /// What is there before the next call: literals, constants, and buffers of the plan with their contents.
+    state: Vec<Option<Value>>,
     machines: Vec<Option<Machine<E>>>,
 }
 
@@ -148,6 +154,7 @@ impl<E: Engine> Method<E> {
     /// # Errors
     /// When memory for the state cannot be had.
     pub fn reset(&mut self) -> Result<()> {
+        self.state = self.slots.iter().map(|s| s.initial.clone()).collect();
         self.machines.iter_mut().flatten().try_for_each(Machine::reset)
     }
 
@@ -160,12 +167,12 @@ impl<E: Engine> Method<E> {
         if inputs.len() != self.plan.inputs.len() {
             return Err(Error::argument(format!("{} inputs given, {} are needed", inputs.len(), self.plan.inputs.len())));
         }
-        let mut values: Vec<Option<Value>> = self.slots.iter().map(|s| s.initial.clone()).collect();
+        let mut values = self.state.clone();
         for (i, (&index, value)) in self.plan.inputs.iter().zip(inputs).enumerate() {
             let value = accept(self.slot(index)?, value).map_err(|e| e.within(format!("input {i}")))?;
             put(&mut values, index, value)?;
         }
-        let Self { plan, slots, machines } = self;
+        let Self { plan, slots, state, machines } = self;
         let mut steps = 0;
         for (c, chain) in plan.chains.iter().enumerate() {
             let mut at = 0;
@@ -178,6 +185,11 @@ impl<E: Engine> Method<E> {
                 at = step(instruction, at, slots, machines, &mut values).map_err(|e| e.within(place()))?;
             }
         }
+        for (_, target) in copies(plan) {
+            if let Some((slot, value)) = state_of(plan, target).and_then(|t| Some((state.get_mut(t)?, values.get(t)?))) {
+                slot.clone_from(value);
+            }
+        }
         let result = |(i, &index): (usize, &i32)| {
             let value = usize::try_from(index).ok().and_then(|v| values.get(v)).cloned().flatten();
             value.ok_or_else(|| Error::unset("it was never computed").within(format!("output {i}")))
@@ -185,9 +197,6 @@ impl<E: Engine> Method<E> {
         plan.outputs.iter().enumerate().map(result).collect()
     }
 }
-
-/// The kernel that gives an input its new value.
-const COPY: &str = "aten::copy_";
 
 /// Runs one instruction of a plan and tells which comes next.
 fn step<E: Engine>(
@@ -235,21 +244,37 @@ fn step<E: Engine>(
             }
         }
         Instruction::FreeCall(_) => {}
-        Instruction::KernelCall(call) => copy_into(&call.args, slots, values)?,
+        Instruction::KernelCall(call) => copy(values, &call.args)?,
     }
     Ok(at + 1)
 }
 
-/// `copy_(self, src, non_blocking) -> self`, the only portable kernel there is: how a plan gives an input its new value.
-fn copy_into(args: &[i32], slots: &[Slot], values: &mut [Option<Value>]) -> Result<()> {
-    let [to, from, ..] = *args else { return Err(Error::format(format!("copy_ with {} arguments", args.len()))) };
-    let spec = usize::try_from(to).ok().and_then(|i| slots.get(i)).map(|s| &s.spec);
-    let (Some(ValueSpec::Tensor { dtype, .. }), Value::Tensor(old), Value::Tensor(new)) = (spec, fetch(values, to)?, fetch(values, from)?)
-    else {
-        return Err(Error::argument("copy_ takes two tensors"));
+/// Calls of the copy kernel: the instruction's arguments and the value that is written.
+fn copies(plan: &ExecutionPlan) -> impl Iterator<Item = (&model::KernelCall, i32)> {
+    let instructions = plan.chains.iter().flat_map(|c| &c.instructions);
+    let kernels = instructions.filter_map(|i| if let Instruction::KernelCall(call) = i { Some(call) } else { None });
+    kernels.filter_map(|call| Some((call, *call.args.first()?)))
+}
+
+/// The value as an index, if it is a buffer of the plan and not an input: then it keeps what is copied into it.
+fn state_of(plan: &ExecutionPlan, index: i32) -> Option<usize> {
+    if plan.inputs.contains(&index) { None } else { usize::try_from(index).ok() }
+}
+
+/// `args` are target, source, a flag without meaning here, and the target again.
+fn copy(values: &mut [Option<Value>], args: &[i32]) -> Result<()> {
+    let (Some(&to), Some(&from)) = (args.first(), args.get(1)) else {
+        return Err(Error::format(format!("{} arguments", args.len())));
     };
-    let new = crate::cpu::dtype::cast(new, *dtype)?.broadcast_to(old.shape())?;
-    put(values, to, Value::Tensor(new))
+    match (fetch(values, to)?, fetch(values, from)?) {
+        (Value::Tensor(target), Value::Tensor(source)) => {
+            // The shape of a planned tensor is an upper bound; what is copied decides, but for broadcasts.
+            let source = if source.rank() < target.rank() { source.broadcast_to(target.shape())? } else { source.clone() };
+            let value = crate::cpu::dtype::cast(&source, target.dtype())?;
+            put(values, to, Value::Tensor(value))
+        }
+        (to, from) => Err(Error::dtype(format!("a {} cannot be copied to a {}", from.kind(), to.kind()))),
+    }
 }
 
 fn fetch(values: &[Option<Value>], index: i32) -> Result<&Value> {
@@ -379,7 +404,17 @@ impl Loader<'_> {
             load().map(Some).map_err(|e| e.within(format!("delegate {d}")))
         };
         let machines = self.plan.delegates.iter().zip(called).enumerate().map(machine).collect::<Result<Vec<_>>>()?;
-        Ok(Method { plan: self.plan.clone(), slots, machines })
+        // Buffers of the plan start as zeros unless the file says otherwise.
+        for (_, target) in copies(self.plan) {
+            if let Some(slot) = state_of(self.plan, target).and_then(|t| slots.get_mut(t))
+                && let (ValueSpec::Tensor { dtype, shape, .. }, None) = (&slot.spec, &slot.initial)
+            {
+                let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
+                slot.initial = Some(Value::Tensor(Tensor::zeros(*dtype, &shape)?));
+            }
+        }
+        let state = slots.iter().map(|s| s.initial.clone()).collect();
+        Ok(Method { plan: self.plan.clone(), slots, state, machines })
     }
 
     /// Lists everything the method needs that is not there.
@@ -389,11 +424,10 @@ impl Loader<'_> {
             let lack = match instruction {
                 Instruction::KernelCall(call) => {
                     let operator = usize::try_from(call.op_index).ok().and_then(|i| self.plan.operators.get(i));
-                    let of_input = call.args.first().is_some_and(|to| self.plan.inputs.contains(to));
-                    if of_input && operator.is_some_and(|o| o.full_name() == COPY) {
+                    let name = operator.map_or_else(|| format!("number {}", call.op_index), model::Operator::full_name);
+                    if name == COPY {
                         continue;
                     }
-                    let name = operator.map_or_else(|| format!("number {}", call.op_index), model::Operator::full_name);
                     format!("portable kernel {name}")
                 }
                 Instruction::DelegateCall(call) => {
@@ -467,3 +501,6 @@ fn range(window: Window<'_>) -> Result<Range<usize>> {
     let end = start.and_then(|s| s.checked_add(usize::try_from(window.len()).ok()?));
     start.zip(end).map(|(s, e)| s..e).ok_or_else(|| Error::format("data beyond what this machine can address"))
 }
+
+#[cfg(test)]
+mod tests;

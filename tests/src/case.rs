@@ -199,6 +199,15 @@ fn values(io: &mut BTreeMap<String, Tensor>, prefix: &str, kinds: Option<&[Kind]
         .collect()
 }
 
+/// The folders that hold cases: our own, and those that `ETX_CASES` names (separated like `PATH`).
+pub fn roots() -> Vec<PathBuf> {
+    let mut roots = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")];
+    if let Some(more) = std::env::var_os("ETX_CASES") {
+        roots.extend(std::env::split_paths(&more).filter(|p| !p.as_os_str().is_empty()));
+    }
+    roots
+}
+
 /// Every folder below `root` that holds a `case.json`, in order of path.
 pub fn find(root: &Path) -> Result<Vec<PathBuf>, String> {
     if root.join("case.json").is_file() {

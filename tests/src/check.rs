@@ -276,7 +276,8 @@ fn run(case: &Case, calls: &BTreeMap<String, Vec<Step>>, path: &Path, outcome: &
     }
 }
 
-fn agree(case: &Case, place: &str, got: &[Value], expected: &[Value], outcome: &mut Outcome) {
+/// Compare the outputs of one call with the expected ones.
+pub(crate) fn agree(case: &Case, place: &str, got: &[Value], expected: &[Value], outcome: &mut Outcome) {
     if got.len() != expected.len() {
         return outcome.fail(Stage::Compare, format!("{place}: {} outputs, expected {}", got.len(), expected.len()));
     }

@@ -83,7 +83,7 @@ impl Loaded {
 }
 
 /// Element types under both names.
-const TYPES: &[(Dtype, DType)] = &[
+pub(crate) const TYPES: &[(Dtype, DType)] = &[
     (Dtype::BOOL, DType::Bool),
     (Dtype::U8, DType::UInt8),
     (Dtype::I8, DType::Int8),

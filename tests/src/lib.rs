@@ -11,6 +11,7 @@
 //! | [`compare`] | whether two tensors agree within a case's limits, and where they differ most |
 //! | [`driver`] | the only calls into `etx` |
 //! | [`check`] | one case through lower, write, open, run, compare |
+//! | [`eager`] | programs evaluated as they are |
 //! | [`known`] | the list of failures known for now |
 //! | [`report`] | the table at the end and the JSON results |
 //!
@@ -34,6 +35,7 @@ pub mod case;
 pub mod check;
 pub mod compare;
 pub mod driver;
+pub mod eager;
 pub mod known;
 pub mod report;
 pub mod tensor;

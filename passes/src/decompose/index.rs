@@ -241,7 +241,7 @@ pub(super) fn scatter(site: &mut Site<'_>) -> Result {
     let count = Dim::product(&shape);
     let source = p.cast(&source, t.dtype)?;
     let (Some(place), Some(source), Some(flat)) =
-        (p.view(&place, &[count.clone()])?, p.view(&source, &[count])?, p.view(&x, &[Dim::Int(total)])?)
+        (p.view(&place, std::slice::from_ref(&count))?, p.view(&source, std::slice::from_ref(&count))?, p.view(&x, &[Dim::Int(total)])?)
     else {
         return Ok(None);
     };

@@ -134,7 +134,11 @@ fn shared_state(cx: &Context<'_>, written: &HashMap<ValueId, Arg>) -> Vec<String
     for same in stored.into_values().filter(|same| same.len() > 1) {
         if let Some(v) = same.iter().find(|v| written.contains_key(v)) {
             let names: Vec<&str> = same.iter().filter(|o| *o != v).map(|o| &*cx.graph().value(*o).name).collect();
-            findings.push(format!("{} is written to, and {} is the same tensor under another name", cx.graph().value(*v).name, names.join(", ")));
+            findings.push(format!(
+                "{} is written to, and {} is the same tensor under another name",
+                cx.graph().value(*v).name,
+                names.join(", ")
+            ));
         }
     }
     findings

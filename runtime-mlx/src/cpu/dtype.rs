@@ -140,12 +140,12 @@ macro_rules! casts {
     (float $src:ty) => {
         impl CastFrom<$src> for i32 {
             #[inline]
-            fn cast_from(value: $src) -> i32 { if value >= -2147483648.0 && value < 2147483648.0 { value as i32 } else { i32::MIN } }
+            fn cast_from(value: $src) -> i32 { if (-2147483648.0..2147483648.0).contains(&value) { value as i32 } else { i32::MIN } }
         }
         impl CastFrom<$src> for i64 {
             #[inline]
             fn cast_from(value: $src) -> i64 {
-                if value >= -9223372036854775808.0 && value < 9223372036854775808.0 { value as i64 } else { i64::MIN }
+                if (-9223372036854775808.0..9223372036854775808.0).contains(&value) { value as i64 } else { i64::MIN }
             }
         }
         casts!(float $src, i32 => u8, i8, i16, u16);
@@ -234,7 +234,7 @@ mod tests {
         let wide = Tensor::from_slice(&[2], &[(1i64 << 32) + 5, -1]).unwrap();
         assert_eq!(cast(&wide, DType::Int32).unwrap().values::<i32>().unwrap().as_ref(), [5, -1]);
         // Ties go to even: 1 + 2^-8 lies between two neighbours in bf16, 1 + 3·2^-8 too.
-        let ties = Tensor::from_slice(&[3], &[1.00390625f32, 1.01171875, f32::NAN]).unwrap();
+        let ties = Tensor::from_slice(&[3], &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, f32::NAN]).unwrap();
         let halves = cast(&ties, DType::BFloat16).unwrap();
         let halves = halves.values::<bf16>().unwrap();
         assert_eq!((halves[0].to_f32(), halves[1].to_f32()), (1.0, 1.015625));

@@ -3,10 +3,9 @@
 //! Negative indices count from the end. Indices out of range are errors here; the reference reads whatever lies there.
 
 use etx_ir::DType;
-use rayon::prelude::*;
 
 use super::dtype::{cast, dispatch};
-use super::lanes::Compute;
+use super::lanes::{Compute, for_parts};
 use crate::error::{Error, Result};
 use crate::tensor::copy::with_raw;
 use crate::tensor::{Bool, Nest, PARALLEL_BYTES, Tensor, broadcast_shapes, normalise_axis};
@@ -43,18 +42,20 @@ pub(crate) fn take(x: &Tensor, at: &Tensor, axis: i32) -> Result<Tensor> {
             if inner == 0 || picked.is_empty() {
                 return Ok(());
             }
-            let row = |(i, out): (usize, &mut [P])| {
-                let (outer, which) = (i / picked.len(), i % picked.len());
-                let from = (outer * len + picked[which]) * inner;
-                match out {
-                    [one] => *one = elements[from],
-                    _ => out.copy_from_slice(&elements[from..from + inner]),
+            let rows = |first: usize, out: &mut [P]| {
+                for (i, out) in out.chunks_exact_mut(inner).enumerate() {
+                    let row = first / inner + i;
+                    let from = (row / picked.len() * len + picked[row % picked.len()]) * inner;
+                    match out {
+                        [one] => *one = elements[from],
+                        _ => out.copy_from_slice(&elements[from..from + inner]),
+                    }
                 }
             };
-            if size_of_val(out) > PARALLEL_BYTES && inner * size_of::<P>() >= 256 {
-                out.par_chunks_exact_mut(inner).enumerate().for_each(row);
+            if size_of_val(out) > PARALLEL_BYTES {
+                for_parts(out, (PARALLEL_BYTES / size_of::<P>()).next_multiple_of(inner), &rows);
             } else {
-                out.chunks_exact_mut(inner).enumerate().for_each(row);
+                rows(0, out);
             }
             Ok(())
         })

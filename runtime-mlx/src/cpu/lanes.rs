@@ -152,9 +152,23 @@ impl<'a, S: Pod> Operand<'a, S> {
     }
 }
 
+/// Calls `work(first, part)` for parts of `out` of `some` elements each (the last may be shorter), on several threads.
+///
+/// The threads see bytes, so that one copy of the machinery serves all element types and kernels.
+pub(crate) fn for_parts<D: Pod>(out: &mut [D], some: usize, work: &(dyn Fn(usize, &mut [D]) + Sync)) {
+    let some = some.max(1);
+    spread(bytemuck::cast_slice_mut(out), some * size_of::<D>(), &|part, bytes| {
+        work(part * some, bytemuck::cast_slice_mut(bytes));
+    });
+}
+
+fn spread(out: &mut [u8], some: usize, work: &(dyn Fn(usize, &mut [u8]) + Sync)) {
+    out.par_chunks_mut(some).enumerate().for_each(|(part, bytes)| work(part, bytes));
+}
+
 /// Calls `work(start, chunk)` for all chunks of `out`, on several threads if there is enough to do. `scratch` makes the
 /// buffers of one thread.
-pub(crate) fn for_chunks<D: Send, B>(out: &mut [D], scratch: impl Fn() -> B + Sync, work: impl Fn(usize, &mut [D], &mut B) + Sync) {
+pub(crate) fn for_chunks<D: Pod, B>(out: &mut [D], scratch: impl Fn() -> B + Sync, work: impl Fn(usize, &mut [D], &mut B) + Sync) {
     let serial = |base: usize, out: &mut [D]| {
         let mut buffers = scratch();
         for (i, chunk) in out.chunks_mut(CHUNK).enumerate() {
@@ -162,7 +176,7 @@ pub(crate) fn for_chunks<D: Send, B>(out: &mut [D], scratch: impl Fn() -> B + Sy
         }
     };
     if size_of_val(out) > PARALLEL_BYTES {
-        out.par_chunks_mut(GRAIN).enumerate().for_each(|(i, out)| serial(i * GRAIN, out));
+        for_parts(out, GRAIN, &serial);
     } else {
         serial(0, out);
     }
@@ -175,6 +189,12 @@ pub(crate) fn buffer<T: Pod>() -> Box<[T]> {
 
 /// `f` over the elements of one tensor, type to type.
 pub(crate) fn map1<S: Compute, D: Compute>(x: &Tensor, f: impl Fn(&[S::Acc], &mut [D::Acc]) + Sync) -> Result<Tensor> {
+    map1_any::<S, D>(x, &f)
+}
+
+/// [`map1`], compiled once for each pair of types and not for each function.
+#[expect(clippy::type_complexity, reason = "a name would say less than the type")]
+fn map1_any<S: Compute, D: Compute>(x: &Tensor, f: &(dyn Fn(&[S::Acc], &mut [D::Acc]) + Sync)) -> Result<Tensor> {
     let operand = Operand::<S>::new(x, x.shape())?;
     Tensor::build::<D>(x.shape(), |out| {
         let scratch = || (buffer::<S>(), buffer::<S::Acc>(), buffer::<D::Acc>());
@@ -193,6 +213,14 @@ pub(crate) fn map2<S: Compute, D: Compute>(
     shape: &[usize],
     f: impl Fn(&[S::Acc], &[S::Acc], &mut [D::Acc]) + Sync,
 ) -> Result<Tensor> {
+    map2_any::<S, D>(a, b, shape, &f)
+}
+
+/// A function of two slices with a third for the result.
+type Function2<'a, S, D> = &'a (dyn Fn(&[S], &[S], &mut [D]) + Sync);
+
+/// [`map2`], compiled once for each pair of types and not for each function.
+fn map2_any<S: Compute, D: Compute>(a: &Tensor, b: &Tensor, shape: &[usize], f: Function2<'_, S::Acc, D::Acc>) -> Result<Tensor> {
     let (a, b) = (Operand::<S>::new(a, shape)?, Operand::<S>::new(b, shape)?);
     Tensor::build::<D>(shape, |out| {
         let scratch = || (buffer::<S>(), buffer::<S::Acc>(), buffer::<S>(), buffer::<S::Acc>(), buffer::<D::Acc>());

@@ -107,7 +107,7 @@ impl<'a, T: Float> Strided<'a, T> {
     fn words(&self) -> Option<(&'a [u32], usize)> {
         let step = usize::try_from(self.outer.1).ok()?;
         let per_word = size_of::<u32>().checked_div(size_of::<T>()).filter(|&n| n > 0)?;
-        let whole = self.depth.1 == 1 && step % per_word == 0 && self.depth.0 % per_word == 0;
+        let whole = self.depth.1 == 1 && step.is_multiple_of(per_word) && self.depth.0.is_multiple_of(per_word);
         let last = self.outer.0.checked_sub(1)?;
         let rows = self.elements.get(self.offset..self.offset + step * last + self.depth.0)?;
         Some((bytemuck::try_cast_slice(rows).ok().filter(|_| whole)?, step / per_word))

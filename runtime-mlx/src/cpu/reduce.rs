@@ -4,13 +4,12 @@
 //! of one result at a time, or, where neighbouring results lie closer together than neighbouring terms, one term of
 //! many results at a time.
 
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
 use etx_ir::DType;
-use rayon::prelude::*;
 
 use super::binary::{Arithmetic, binary, select};
 use super::dtype::{cast, dispatch, to_float};
-use super::lanes::{CHUNK, Compute, Operand, buffer};
+use super::lanes::{CHUNK, Compute, Operand, buffer, for_parts};
 use super::unary::unary;
 use crate::engine::{Binary, Reduce, Unary};
 use crate::error::{Error, Result};
@@ -116,15 +115,20 @@ pub(crate) fn arg_extreme(x: &Tensor, axis: i32, keepdims: bool, largest: bool) 
     dispatch!(numeric, "Argmax", x.dtype(), T => {
         let operand = Operand::<T>::new(&view, view.shape())?;
         Tensor::build::<u32>(&plan.shape, |out| {
-            let work = |(i, o): (usize, &mut u32)| *o = first_extreme(&operand, i * plan.terms, plan.terms, largest);
-            if x.numel() * size_of::<T>() > PARALLEL_BYTES {
-                out.par_iter_mut().enumerate().for_each(work);
-            } else {
-                out.iter_mut().enumerate().for_each(work);
-            }
+            plan.spread(x, out, |first, out| {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = first_extreme(&operand, (first + i) * plan.terms, plan.terms, largest);
+                }
+            });
             Ok(())
         })
     })
+}
+
+/// Only NaN does not equal itself; integers have none.
+#[expect(clippy::eq_op, reason = "that is the question")]
+fn is_nan<T: PartialEq + Copy>(x: T) -> bool {
+    x != x
 }
 
 fn first_extreme<T: Compute>(x: &Operand<'_, T>, start: usize, terms: usize, largest: bool) -> u32 {
@@ -133,10 +137,9 @@ fn first_extreme<T: Compute>(x: &Operand<'_, T>, start: usize, terms: usize, lar
     for from in (0..terms).step_by(CHUNK) {
         let len = CHUNK.min(terms - from);
         for (i, &v) in T::widen(x.chunk(start + from, len, &mut raw), &mut wide).iter().enumerate() {
-            // A value that does not equal itself is NaN.
             let beats = match best {
                 None => true,
-                Some((b, _)) => b == b && (v != v || if largest { v > b } else { v < b }),
+                Some((b, _)) => !is_nan(b) && (is_nan(v) || if largest { v > b } else { v < b }),
             };
             if beats {
                 best = Some((v, from + i));
@@ -370,7 +373,7 @@ impl Plan {
         Tensor::build::<D>(&self.shape, |out| {
             self.spread(&view, out, |first, out| {
                 let (mut raw, mut wide, mut result) = (buffer::<S>(), buffer::<S::Acc>(), buffer::<S::Acc>());
-                let mut states = vec![fold.start(); CHUNK];
+                let mut states = [fold.start(); CHUNK];
                 let mut done = 0;
                 while done < out.len() {
                     let (row, lane) = ((first + done) / width, (first + done) % width);
@@ -394,13 +397,12 @@ impl Plan {
     }
 
     /// Calls `work(first, part)` for parts of the results, on several threads if the operand is large.
-    fn spread<D: Send>(&self, x: &Tensor, out: &mut [D], work: impl Fn(usize, &mut [D]) + Sync) {
+    fn spread<D: Pod>(&self, x: &Tensor, out: &mut [D], work: impl Fn(usize, &mut [D]) + Sync) {
         if x.numel() * x.dtype().size() <= PARALLEL_BYTES || out.len() == 1 {
             work(0, out);
             return;
         }
-        let part = out.len().div_ceil(rayon::current_num_threads() * 4).max(1);
-        out.par_chunks_mut(part).enumerate().for_each(|(i, out)| work(i * part, out));
+        for_parts(out, out.len().div_ceil(rayon::current_num_threads() * 4), &work);
     }
 }
 

@@ -134,6 +134,7 @@ impl Number for f32 {
 }
 
 /// The function over slices of an operator that computes in floating point.
+#[expect(clippy::type_complexity, reason = "a name would say less than the type")]
 fn float_function(op: Unary) -> Result<fn(&[f32], &mut [f32])> {
     macro_rules! over_slices {
         ($($name:ident: $f:expr;)*) => {

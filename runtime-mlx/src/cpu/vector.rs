@@ -124,7 +124,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let k = shifted - ROUND;
     let r = x - k * LN2_HIGH - k * LN2_LOW;
     let mut p = 1.987_569_1e-4f32;
-    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + c;
     }
     let p = p * r * r + r + 1.0;

@@ -20,6 +20,8 @@ struct Layer<A> {
 /// The caches of all layers, by layer number.
 pub(crate) struct Caches<A> {
     layers: BTreeMap<i32, Layer<A>>,
+    /// Element type of new caches; that of the first keys and values if not set.
+    dtype: Option<DType>,
 }
 
 /// One step of attention over a cache.
@@ -36,7 +38,13 @@ pub(crate) struct Step<'a, A> {
 
 impl<A: Clone> Caches<A> {
     pub(crate) fn new() -> Self {
-        Caches { layers: BTreeMap::new() }
+        Caches { layers: BTreeMap::new(), dtype: None }
+    }
+
+    /// Fixes the element type of caches, and forgets those there are.
+    pub(crate) fn set_dtype(&mut self, dtype: Option<DType>) {
+        self.dtype = dtype;
+        self.clear();
     }
 
     /// Forgets everything, geometry included.
@@ -63,9 +71,10 @@ impl<A: Clone> Caches<A> {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let capacity = end.max(FIRST_CAPACITY);
+                let stored = |new: &A| self.dtype.unwrap_or_else(|| engine.dtype(new));
                 entry.insert(Layer {
-                    keys: pool(capacity, *key_width, engine.dtype(step.k))?,
-                    values: pool(capacity, *value_width, engine.dtype(step.v))?,
+                    keys: pool(capacity, *key_width, stored(step.k))?,
+                    values: pool(capacity, *value_width, stored(step.v))?,
                     capacity,
                 })
             }

@@ -9,8 +9,8 @@ use bytemuck::Pod;
 use crate::error::{Error, Result};
 
 /// Most bytes one result may take. The reference runtime draws the same line; it also keeps hostile shapes from
-/// exhausting the machine.
-pub const MAX_RESULT_BYTES: u64 = 4 << 30;
+/// exhausting the machine. (Unit tests try many absurd sizes and must stay quick.)
+pub const MAX_RESULT_BYTES: u64 = if cfg!(test) { 32 << 20 } else { 4 << 30 };
 
 /// Memory that outlives every tensor that looks into it, such as a mapped file. The bytes must never change.
 pub trait ByteSource: Send + Sync {

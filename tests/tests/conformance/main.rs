@@ -33,7 +33,7 @@ fn run() -> Result<ExitCode, String> {
     let args = Arguments::from_iter(args);
 
     let entries = known::parse(KNOWN)?;
-    let roots = roots();
+    let roots = case::roots();
     let results = Results::default();
     let mut trials = Vec::new();
     let mut ids = Vec::new();
@@ -70,14 +70,6 @@ fn take_json(args: &mut Vec<String>) -> Result<Option<PathBuf>, String> {
         None if at < args.len() => Ok(Some(args.remove(at).into())),
         None => Err("--json needs a file".to_owned()),
     }
-}
-
-fn roots() -> Vec<PathBuf> {
-    let mut roots = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")];
-    if let Some(more) = std::env::var_os("ETX_CASES") {
-        roots.extend(std::env::split_paths(&more).filter(|p| !p.as_os_str().is_empty()));
-    }
-    roots
 }
 
 fn trial(case: Case, entries: &[Entry], results: &Results) -> Trial {

@@ -115,14 +115,14 @@ fn gguf_blocks_by_hand() {
         floats(&one(name, vec![weight, rows], &[1, 256], DType::Float32)).unwrap()
     };
     // Low halves count up, high halves are 15.
-    let nibbles: Vec<u8> = (0..128u8).map(|i| i % 16 | 0xf0).collect();
+    let nibbles: Vec<u8> = (0..128u8).map(|i| (i % 16) | 0xf0).collect();
     let q4 = embed("gguf_q4k_embedding", &[head(3, 5), nibbles.clone()].concat());
     let code = |i: usize| if i % 64 < 32 { (i % 16) as f32 } else { 15.0 };
     assert!((0..256).all(|i| q4[i] == 3.0 * code(i) - 10.0));
     // The fifth bit is set in runs 0, 2, 4, 6 of even places.
     let fifth: Vec<u8> = (0..32).map(|i| if i % 2 == 0 { 0x55 } else { 0 }).collect();
     let q5 = embed("gguf_q5k_embedding", &[head(3, 5), fifth, nibbles.clone()].concat());
-    let high = |i: usize| if i / 32 % 2 == 0 && i % 2 == 0 { 16.0 } else { 0.0 };
+    let high = |i: usize| if (i / 32).is_multiple_of(2) && i.is_multiple_of(2) { 16.0 } else { 0.0 };
     assert!((0..256).all(|i| q5[i] == 3.0 * (code(i) + high(i)) - 10.0));
     // Six bits: two more from the upper plane, here the number of the quarter; scales count up from -8.
     let scales: Vec<u8> = (0..16).map(|i| (i as i8 - 8) as u8).collect();
@@ -138,7 +138,7 @@ fn gguf_blocks_by_hand() {
 fn scales_and_minima_of_the_later_runs_take_their_top_bits_from_the_earlier() {
     let mut bytes = head(0, 0);
     // Run 1: scale 63; run 5: scale 0b10_0001 = 33, minimum 0b01_0010 = 18.
-    (bytes[4 + 1], bytes[4 + 5], bytes[4 + 9]) = (0b10_11_1111, 0b01_00_0000, 0b0010_0001);
+    (bytes[4 + 1], bytes[4 + 5], bytes[4 + 9]) = (0b1011_1111, 0b0100_0000, 0b0010_0001);
     bytes.extend([0x11; 128]);
     let weight = Tensor::from_slice(&[1, 144], &bytes).unwrap();
     let rows = Tensor::from_slice(&[1, 1], &[0i32]).unwrap();

@@ -1,0 +1,255 @@
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use etx_ir::mlx::{BACKEND, Instr, NamedSlot, Program, ShapeDim, Slot as MlxSlot, TensorMeta, Tid, Vid};
+use etx_ir::weights::TensorData;
+use etx_serializer::emit::{
+    Constant, ConstantMethod, Delegate, DelegateOutput, Input, Method as Plan, Mutation, Package, TensorSpec, Value as V, emit,
+};
+use etx_serializer::mlx::encode;
+use etx_serializer::pte::model::{JumpFalseCall, KernelCall, MoveCall, Operator};
+use etx_serializer::pte::{Contents, NamedBlob, write};
+
+use super::*;
+
+/// A file in the temporary directory that goes away with the value.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn open(contents: &Contents) -> (Runtime, Scratch) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("etx-runtime-{}-{}.pte", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    write(contents, &path).unwrap();
+    (Runtime::open(&path).unwrap(), Scratch(path))
+}
+
+fn pair() -> TensorSpec {
+    TensorSpec::fixed(DType::Float32, [2])
+}
+
+fn metas(n: usize) -> Vec<TensorMeta> {
+    vec![TensorMeta { dtype: DType::Float32, shape: vec![ShapeDim::Static(2)], dim_order: None }; n]
+}
+
+/// `%o0 = instr(%i0)`, tensors 0 and 1.
+fn unary_program(instr: Instr) -> Program {
+    Program {
+        num_inputs: 1,
+        num_outputs: 1,
+        tensor_meta: metas(2),
+        input_map: vec![MlxSlot::Tensor(Tid(0))],
+        output_map: vec![MlxSlot::Tensor(Tid(1))],
+        chains: vec![vec![instr]],
+        ..Program::default()
+    }
+}
+
+fn delegate(program: &Program, inputs: Vec<V>, outputs: Vec<DelegateOutput>) -> Delegate {
+    Delegate { backend: BACKEND.into(), payload: encode(program).unwrap(), inputs, outputs, ..Delegate::default() }
+}
+
+fn negate(input: V) -> Delegate {
+    delegate(&unary_program(Instr::Neg { x: Tid(0), out: Tid(1) }), vec![input], vec![DelegateOutput::Tensor(pair())])
+}
+
+fn result(delegate: usize) -> V {
+    V::Result { delegate, output: 0 }
+}
+
+fn method(name: &str, inputs: Vec<Input>, delegates: Vec<Delegate>, outputs: Vec<V>) -> Plan {
+    Plan { name: name.into(), inputs, delegates, outputs, ..Plan::default() }
+}
+
+fn package(methods: Vec<Plan>) -> Contents {
+    emit(Package { methods, ..Package::default() }).unwrap()
+}
+
+fn x() -> Value {
+    Value::Tensor(Tensor::from_slice(&[2], &[1.0f32, -2.0]).unwrap())
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_tensor().unwrap().values::<f32>().unwrap().into_owned()
+}
+
+#[test]
+fn delegates_run_in_turn_and_outputs_may_be_anything() {
+    let square = unary_program(Instr::Square { x: Tid(0), out: Tid(1) });
+    let constant = TensorData::inline(DType::Float32, vec![2], [1.5f32, 2.5].map(f32::to_le_bytes).concat()).unwrap();
+    let plan = Plan {
+        constants: vec![constant],
+        ..method(
+            "forward",
+            vec![Input::Tensor(pair())],
+            vec![negate(V::Input(0)), delegate(&square, vec![result(0)], vec![DelegateOutput::Tensor(pair())]), negate(V::Constant(0))],
+            vec![result(1), V::Input(0), V::Constant(0), V::Int(7), V::Float(0.5), V::Bool(true), V::None, result(0), result(2), result(1)],
+        )
+    };
+    let (runtime, _file) = open(&package(vec![plan]));
+    let mut method = runtime.load_method("forward").unwrap();
+    assert_eq!(method.inputs(), [ValueSpec::Tensor { dtype: DType::Float32, shape: vec![2], dynamic: false }]);
+    assert_eq!((method.outputs().len(), method.programs().count()), (10, 3));
+    let out = method.execute(&[x()]).unwrap();
+    assert_eq!(floats(&out[0]), [1.0, 4.0]);
+    assert_eq!(floats(&out[1]), [1.0, -2.0]);
+    assert_eq!(floats(&out[2]), [1.5, 2.5]);
+    assert!(matches!(out[3..7], [Value::Int(7), Value::Float(0.5), Value::Bool(true), Value::None]));
+    assert_eq!((floats(&out[7]), floats(&out[8]), floats(&out[9])), (vec![-1.0, 2.0], vec![-1.5, -2.5], vec![1.0, 4.0]));
+}
+
+#[test]
+fn weights_are_read_where_they_are_in_the_file() {
+    let program = Program {
+        num_constants: 1,
+        num_outputs: 1,
+        tensor_meta: metas(2),
+        output_map: vec![MlxSlot::Tensor(Tid(1))],
+        named_slots: vec![NamedSlot { name: "ab12/w".into(), slot: MlxSlot::Tensor(Tid(0)) }],
+        chains: vec![vec![Instr::IdCopy { x: Tid(0), out: Tid(1) }]],
+        ..Program::default()
+    };
+    let plan = method("forward", vec![], vec![delegate(&program, vec![], vec![DelegateOutput::Tensor(pair())])], vec![result(0)]);
+    let data = TensorData::inline(DType::Float32, vec![2], [3.0f32, 4.0].map(f32::to_le_bytes).concat()).unwrap();
+    let named_data = vec![NamedBlob { key: "ab12/w".into(), data, alignment: 16 }];
+    let (runtime, _file) = open(&emit(Package { methods: vec![plan], named_data, ..Package::default() }).unwrap());
+    let out = runtime.load_method("forward").unwrap().execute(&[]).unwrap();
+    assert_eq!(floats(&out[0]), [3.0, 4.0]);
+    let address = out[0].as_tensor().unwrap().as_slice::<f32>().unwrap().unwrap().as_ptr().cast::<u8>();
+    assert!(runtime.file().bytes().as_ptr_range().contains(&address));
+    // The result keeps the file mapped.
+    drop(runtime);
+    assert_eq!(floats(&out[0]), [3.0, 4.0]);
+}
+
+#[test]
+fn inputs_are_checked() {
+    let dynamic = TensorSpec::up_to(DType::Float32, [2]);
+    let inputs = vec![Input::Tensor(dynamic), Input::Int(3), Input::Null];
+    let (runtime, _file) = open(&package(vec![method("forward", inputs, vec![], vec![V::Input(0)])]));
+    let mut method = runtime.load_method("forward").unwrap();
+    let tensor = |n: usize| Value::Tensor(Tensor::zeros(DType::Float32, &[n]).unwrap());
+    let shape = |v: &[Value]| v[0].as_tensor().unwrap().shape().to_vec();
+    assert_eq!(shape(&method.execute(&[tensor(1), Value::Int(3), Value::None]).unwrap()), [1]);
+    let three = Value::Tensor(Tensor::scalar(3i64).unwrap());
+    assert_eq!(shape(&method.execute(&[tensor(2), three, Value::Int(5)]).unwrap()), [2]);
+    let mut fails = |inputs: &[Value]| {
+        let error = method.execute(inputs).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Argument);
+        error.to_string()
+    };
+    let m = "method `forward`: ";
+    assert_eq!(fails(&[tensor(1)]), format!("{m}1 inputs given, 3 are needed"));
+    let more = fails(&[tensor(3), Value::Int(3), Value::None]);
+    assert_eq!(more, format!("{m}input 0: at most f32[2] is needed, found f32[3]"));
+    let other = fails(&[tensor(2), Value::Int(4), Value::None]);
+    assert_eq!(other, format!("{m}input 1: the method was exported for Some(Int(3)) only, found Int(4)"));
+    assert!(fails(&[tensor(2), Value::Bool(true), Value::None]).contains("a int is needed, found a bool"));
+    assert!(runtime.load_method("backward").err().unwrap().to_string().contains("forward"));
+}
+
+#[test]
+fn integers_pass_through_delegates() {
+    // The value is doubled: %v1 = %v0 + %v0.
+    let program = Program {
+        num_values: 2,
+        input_map: vec![MlxSlot::Int(Vid(0))],
+        output_map: vec![MlxSlot::Int(Vid(1))],
+        chains: vec![vec![Instr::AddInt { a: Vid(0).into(), b: Vid(0).into(), out: Vid(1) }]],
+        ..Program::default()
+    };
+    let plan =
+        method("forward", vec![Input::Null], vec![delegate(&program, vec![V::Input(0)], vec![DelegateOutput::Int])], vec![result(0)]);
+    let (runtime, _file) = open(&package(vec![plan]));
+    let mut method = runtime.load_method("forward").unwrap();
+    assert!(matches!(method.execute(&[Value::Int(21)]).unwrap()[..], [Value::Int(42)]));
+    assert!(matches!(method.execute(&[Value::Tensor(Tensor::scalar(-4i32).unwrap())]).unwrap()[..], [Value::Int(-8)]));
+    let error = method.execute(&[Value::Int(1 << 40)]).unwrap_err();
+    assert_eq!(error.to_string(), "method `forward`: plan chain 0, instruction 0: delegate 0: input 0: 1099511627776 does not fit 32 bits");
+}
+
+#[test]
+fn mutated_inputs_come_back_and_constant_methods_answer() {
+    let plan = Plan {
+        mutations: vec![Mutation { input: 0, value: result(0) }],
+        ..method("forward", vec![Input::Tensor(pair())], vec![negate(V::Input(0))], vec![result(0)])
+    };
+    let answer = ConstantMethod { name: "answer".into(), value: Constant::Tuple(vec![Constant::Int(42), Constant::Str("why".into())]) };
+    let contents = emit(Package { methods: vec![plan], constant_methods: vec![answer], ..Package::default() });
+    let (runtime, _file) = open(&contents.unwrap());
+    assert_eq!(runtime.methods().collect::<Vec<_>>(), ["forward", "answer"]);
+    let out = runtime.load_method("forward").unwrap().execute(&[x()]).unwrap();
+    assert_eq!((floats(&out[0]), floats(&out[1])), (vec![-1.0, 2.0], vec![-1.0, 2.0]));
+    let answer = runtime.load_method("answer").unwrap().execute(&[]).unwrap();
+    assert!(matches!(&answer[..], [Value::Int(42), Value::Str(why)] if why == "why"));
+}
+
+#[test]
+fn jumps_moves_and_what_is_missing() {
+    // Value 0 is the input, 1 the result of the delegate: if the Bool that follows is false, skip the Move that makes
+    // the input the result.
+    let base = package(vec![method("forward", vec![Input::Tensor(pair())], vec![negate(V::Input(0))], vec![result(0)])]);
+    let with = |instructions: Vec<Instruction>, operators: Vec<Operator>| {
+        let mut contents = base.clone();
+        let plan = &mut contents.plans[0];
+        plan.values.push(EValue::Bool(false));
+        plan.operators = operators;
+        plan.chains[0].instructions.extend(instructions);
+        open(&contents)
+    };
+    let jump =
+        |cond_value_index, destination_instruction| Instruction::JumpFalseCall(JumpFalseCall { cond_value_index, destination_instruction });
+    let flag = base.plans[0].values.len() as i32;
+    let (input, output) = (base.plans[0].inputs[0], base.plans[0].outputs[0]);
+    let back = Instruction::MoveCall(MoveCall { move_from: input, move_to: output });
+    let run = |instructions| {
+        let (runtime, _file) = with(instructions, vec![]);
+        runtime.load_method("forward").unwrap().execute(&[x()]).map(|out| floats(&out[0]))
+    };
+    assert_eq!(run(vec![back.clone()]).unwrap(), [1.0, -2.0]);
+    assert_eq!(run(vec![jump(flag, 3), back]).unwrap(), [-1.0, 2.0]);
+    assert_eq!(run(vec![jump(flag, 1)]).unwrap_err().kind(), ErrorKind::Limit);
+
+    let operator = |name: &str| Operator { name: name.into(), overload: "out".into() };
+    let kernel = |op_index| Instruction::KernelCall(KernelCall { op_index, args: vec![input, input] });
+    let (runtime, _file) = with(vec![kernel(0), kernel(1), kernel(0)], vec![operator("aten::add"), operator("aten::mul")]);
+    let error = runtime.load_method("forward").err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = "method `forward`: not available yet: portable kernel aten::add.out, portable kernel aten::mul.out";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn methods_have_state_of_their_own_and_reset() {
+    let program = Program {
+        num_inputs: 1,
+        num_outputs: 1,
+        num_mutable_buffers: 1,
+        tensor_meta: metas(3),
+        input_map: vec![MlxSlot::Tensor(Tid(0))],
+        output_map: vec![MlxSlot::Tensor(Tid(1))],
+        mutable_buffer_map: vec![MlxSlot::Tensor(Tid(2))],
+        chains: vec![vec![Instr::Add { a: Tid(2), b: Tid(0), out: Tid(1) }, Instr::IdCopy { x: Tid(1), out: Tid(2) }]],
+        ..Program::default()
+    };
+    let plan = method(
+        "forward",
+        vec![Input::Tensor(pair())],
+        vec![delegate(&program, vec![V::Input(0)], vec![DelegateOutput::Tensor(pair())])],
+        vec![result(0)],
+    );
+    let (runtime, _file) = open(&package(vec![plan]));
+    let (mut one, mut other) = (runtime.load_method("forward").unwrap(), runtime.load_method("forward").unwrap());
+    let first = one.execute(&[x()]).unwrap();
+    assert_eq!(floats(&one.execute(&[x()]).unwrap()[0]), [2.0, -4.0]);
+    assert_eq!(floats(&other.execute(&[x()]).unwrap()[0]), [1.0, -2.0]);
+    // What was handed out stays as it was.
+    assert_eq!(floats(&first[0]), [1.0, -2.0]);
+    one.reset().unwrap();
+    assert_eq!(floats(&one.execute(&[x()]).unwrap()[0]), [1.0, -2.0]);
+}
