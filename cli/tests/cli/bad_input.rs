@@ -275,5 +275,5 @@ fn a_command_line_that_makes_no_sense() {
 fn types_that_do_not_follow() {
     let folder = Folder::new();
     let text = "etir 1\nmethod \"f\" functional {\n  input %x : f32[2] = user\n  %y : f32[3] = aten.relu.default(%x)\n  return %y\n}\n";
-    says(&refused(&folder, &folder.write("a.etir", text), &[]), &["a.etir: ", "%y", "f32[3]"]);
+    says(&refused(&folder, &folder.write("a.etir", text), &[]), &["a.etir: ", "y = aten.relu.default", "f32[2]", "not f32[3]"]);
 }

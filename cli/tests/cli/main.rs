@@ -5,3 +5,13 @@ mod bad_input;
 mod snapshots;
 mod support;
 mod verbs;
+
+/// A program with a node whose result has a size that only its data decide.
+const REFUSED: &str = r#"etir 1
+file $model "model.py"
+method "forward" functional {
+  input %x : f32[3] = user
+  %where : i64[u0, 1] = aten.nonzero.default(%x) at $model:7 in forward of net.mask
+  return %where
+}
+"#;
