@@ -6,9 +6,8 @@ use etx_ir::weights::TensorData;
 
 use crate::error::{Error, Result};
 
-/// Bytes moved at a time. Small enough to stay in a second-level cache between being read and being written, which makes
-/// this faster than copying inside the kernel (`copy_file_range` on ext4, two threads, 1 GiB: 2.5 GB/s against 4.2). The
-/// parts of a `.pte` do not begin at blocks of a file system, so the kernel could not share blocks instead of copying.
+/// Bytes moved at a time where they pass through a buffer. Small enough to stay in a second-level cache between being made
+/// and being written.
 pub(crate) const PIECE: u64 = 1 << 20;
 
 /// How many bytes [`fill`] should be asked for at a time: about [`PIECE`], and what the recipe of `data` can make.

@@ -82,25 +82,62 @@ pub(super) fn stream(layout: &Layout<'_>, file: &File, progress: &(dyn Fn(u64, u
         .flat_map(|part| {
             let (len, step) = match part.source {
                 Source::Bytes(b) => (b.len() as u64, b.len().max(1)),
+                Source::Tensor(t) if t.file_range().is_some() => (t.byte_len(), KERNEL_PIECE),
                 Source::Tensor(t) => (t.byte_len(), usize::try_from(piece_len(t)).unwrap_or(usize::MAX)),
             };
             (0..len).step_by(step).map(move |start| (start, part))
         })
         .collect();
     pieces.par_iter().try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, &(start, part)| {
-        let bytes = match part.source {
-            Source::Bytes(bytes) => bytes,
-            Source::Tensor(t) => {
-                let len = piece_len(t).min(t.byte_len() - start);
-                buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
-                fill(t, start, buffer)?;
-                buffer.as_slice()
+        let t = match part.source {
+            Source::Bytes(bytes) => {
+                put(file, bytes, part.offset + start)?;
+                progress(bytes.len() as u64, layout.file_bytes);
+                return Ok(());
             }
+            Source::Tensor(t) => t,
         };
-        put(file, bytes, part.offset + start)?;
-        progress(bytes.len() as u64, layout.file_bytes);
+        let range = t.file_range();
+        let end = t.byte_len().min(start + range.map_or(piece_len(t), |_| KERNEL_PIECE as u64));
+        let mut at = start;
+        if let Some((from, offset)) = range {
+            at += copied_in_kernel(from, offset + start, file, part.offset + start, end - start);
+        }
+        // What the kernel did not copy goes through a buffer; if it cannot be copied at all, this says why.
+        while at < end {
+            let len = piece_len(t).min(end - at);
+            buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+            fill(t, at, buffer)?;
+            put(file, buffer, part.offset + at)?;
+            at += len;
+        }
+        progress(end - start, layout.file_bytes);
         Ok(())
     })
+}
+
+/// Bytes that the kernel is asked to copy at a time: much, since they pass through no buffer of ours.
+const KERNEL_PIECE: usize = 16 << 20;
+
+/// Copies between files inside the kernel, as `cp` does; how many bytes it did.
+#[cfg(target_os = "linux")]
+fn copied_in_kernel(from: &File, mut at: u64, to: &File, mut into: u64, len: u64) -> u64 {
+    let mut done = 0;
+    while done < len {
+        let left = usize::try_from(len - done).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut into), left) {
+            // The end of the source, or file systems between which it cannot be done.
+            Ok(0) | Err(_) => break,
+            Ok(n) => done += n as u64,
+        }
+    }
+    done
+}
+
+/// Elsewhere everything goes through a buffer.
+#[cfg(not(target_os = "linux"))]
+fn copied_in_kernel(_: &File, _: u64, _: &File, _: u64, _: u64) -> u64 {
+    0
 }
 
 /// Writes at a place; the file's own position is not used, so threads may share the file.
