@@ -11,8 +11,9 @@ pub fn removable(node: &Node) -> bool {
         return false;
     }
     if let Some(hidden) = op.training_mutation() {
-        let flag = op.schema().position(hidden.flag).and_then(|i| node.args.get(i));
-        if flag.is_none_or(|f| f.as_bool() != Some(false)) {
+        let arg = |name: &str| op.schema().position(name).and_then(|i| node.args.get(i)).unwrap_or(&Arg::None);
+        let training = arg(hidden.flag).as_bool() != Some(false);
+        if training && hidden.args.iter().any(|a| *arg(a) != Arg::None) {
             return false;
         }
     }

@@ -81,6 +81,17 @@ impl Ints {
         }
     }
 
+    /// Forgets what these calls compute: whoever goes through them will see it again, in order.
+    fn forget(&mut self, graph: &Graph, nodes: &[NodeId]) {
+        for &v in nodes.iter().flat_map(|&n| &graph.node(n).outputs) {
+            if let Type::Int(e) = graph.ty(v)
+                && self.known.get(e) == Some(&v)
+            {
+                self.known.remove(e);
+            }
+        }
+    }
+
     pub(crate) fn see_results(&mut self, graph: &Graph, node: NodeId) {
         for &v in &graph.node(node).outputs {
             self.see(graph, v);
@@ -373,6 +384,7 @@ impl Sweep {
             self.ints.see_results(graph, node);
             return Ok(graph.next(node));
         };
+        self.ints.forget(graph, &new);
         self.changes += 1;
         if self.changes > self.budget {
             return Err(Error::new(ErrorKind::Invalid, format!("{name} did not settle after {} changes", self.budget)));
@@ -426,6 +438,9 @@ pub(crate) fn place(graph: &Graph, node: NodeId) -> String {
 fn replace(graph: &mut Graph, ranges: &Ranges, node: NodeId, values: &[Arg], new: &[NodeId]) -> Result<(), Error> {
     let outputs = graph.node(node).outputs.clone();
     let wrong = |what: String| Error::new(ErrorKind::Invalid, what);
+    if !removable(graph.node(node)) {
+        return Err(wrong("a call with an effect is to be replaced by values".to_owned()));
+    }
     if outputs.len() != values.len() {
         return Err(wrong(format!("{} results are to be replaced by {} values", outputs.len(), values.len())));
     }

@@ -22,6 +22,7 @@ use etx_ir::op::OpId;
 use etx_ir::program::{Method, Program};
 
 use crate::driver::{Context, Pass};
+use crate::effects::removable;
 use crate::fold::Constants;
 use crate::rewrite::{Patch, Site, Sweep};
 
@@ -86,7 +87,7 @@ impl Pass for Decompose<'_> {
             while let Some(node) = at {
                 // What a formula wrote in this round is asked about in the next.
                 let refused = accepted.get(node.index()) == Some(&false);
-                let formula = TABLE.get(&cx.graph().node(node).op).filter(|_| refused);
+                let formula = TABLE.get(&cx.graph().node(node).op).filter(|_| refused && removable(cx.graph().node(node)));
                 at = self.step(cx, &constants, &mut sweep, node, formula)?;
             }
             cx.changed(sweep.changes());
