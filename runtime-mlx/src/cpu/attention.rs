@@ -11,14 +11,17 @@ use rayon::prelude::*;
 use super::dtype::{cast, dispatch};
 use super::lanes::Operand;
 use super::matmul::{float, result_type};
-use super::matrix::{Matrix, Strided, product};
-use super::simd::Float;
+use super::matrix::{FEW_ROWS, Held, Matrix, PARALLEL_WORK, Strided, product};
+use super::simd::{Block, Float, multiply};
 use super::vector;
 use crate::error::{Error, Result};
 use crate::tensor::{Bool, Tensor};
 
 /// Rows of queries in a block.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
+
+/// Most keys: the scores of a block then take 4 GiB, as much as any tensor may.
+const MAX_KEYS: usize = 1 << 22;
 
 /// What is done to a row of scores before the softmax.
 enum Mask<'a> {
@@ -81,17 +84,28 @@ impl Sizes {
             && keys == v_keys
             && width == k_width
             && (kv_heads > 0 && heads % kv_heads == 0 || heads == 0);
+        if keys > MAX_KEYS {
+            return Err(Error::limit(format!("Sdpa over {keys} keys is over the limit of {MAX_KEYS}")));
+        }
         if fits { Ok(Sizes { batch, heads, kv_heads, queries, keys, width, value_width }) } else { Err(bad()) }
     }
 }
 
 /// A block of queries against one key head.
 struct Task<'a, T> {
-    batch: usize,
-    kv_head: usize,
     queries: Range<usize>,
     /// Rows of the result: for each query head of the group, those of the queries.
     out: Vec<&'a mut [T]>,
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    scores: Vec<f32>,
+    sums: Vec<f32>,
+    flags: Vec<Bool>,
+    terms: Vec<f32>,
 }
 
 fn attend<T: Float, K: Float, V: Float>(
@@ -105,89 +119,134 @@ fn attend<T: Float, K: Float, V: Float>(
         return Ok(());
     }
     let group = sizes.heads / sizes.kv_heads;
-    let block = (BLOCK / group).max(1);
-    let mut rows: Vec<Option<&mut [T]>> = out.chunks_exact_mut(sizes.value_width).map(Some).collect();
-    let mut tasks = Vec::new();
-    for (i, rows) in rows.chunks_exact_mut(group * sizes.queries).enumerate() {
+    let head = |(i, out): (usize, &mut [T])| -> Result<()> {
+        let at = |x: &Tensor| x.select(0, i / sizes.kv_heads)?.select(0, i % sizes.kv_heads);
+        let (k, v) = (at(k)?, at(v)?);
+        let q = q.select(0, i / sizes.kv_heads)?.slice_axis(0, i % sizes.kv_heads * group, 1, group)?;
+        let k = Strided::<K>::new(k.storage_elements(), k.offset(), (sizes.keys, k.strides()[0]), (sizes.width, k.strides()[1]));
+        let v = Strided::<V>::new(v.storage_elements(), v.offset(), (sizes.value_width, v.strides()[1]), (sizes.keys, v.strides()[0]));
+        let head = Head { sizes, first: i * group, q: &q, k: &k, v: &v, scale, mask };
+        head.attend(out)
+    };
+    let per_head = group * sizes.queries * sizes.value_width;
+    if sizes.heads * sizes.queries * sizes.keys * sizes.width >= PARALLEL_WORK {
+        out.par_chunks_mut(per_head).enumerate().try_for_each(head)
+    } else {
+        out.chunks_mut(per_head).enumerate().try_for_each(head)
+    }
+}
+
+/// One key head and the query heads that share it.
+struct Head<'a> {
+    sizes: &'a Sizes,
+    /// Number of the first query head, over all batches.
+    first: usize,
+    /// `[group, queries, width]`.
+    q: &'a Tensor,
+    k: &'a dyn Matrix,
+    v: &'a dyn Matrix,
+    scale: f32,
+    mask: &'a Mask<'a>,
+}
+
+impl Head<'_> {
+    fn attend<T: Float>(&self, out: &mut [T]) -> Result<()> {
+        let (sizes, group) = (self.sizes, self.q.shape()[0]);
+        let block = (BLOCK / group).max(1);
+        let mut rows: Vec<Option<&mut [T]>> = out.chunks_exact_mut(sizes.value_width).map(Some).collect();
+        let mut tasks = Vec::new();
         for start in (0..sizes.queries).step_by(block) {
             let queries = start..(start + block).min(sizes.queries);
             let places = (0..group).flat_map(|g| queries.clone().map(move |query| g * sizes.queries + query));
             let out = places.filter_map(|at| rows[at].take()).collect();
-            tasks.push(Task { batch: i / sizes.kv_heads, kv_head: i % sizes.kv_heads, queries, out });
+            tasks.push(Task { queries, out });
+        }
+        // Many rows are worth keys and values as `f32`; few meet them as they are stored.
+        let held = (group * sizes.queries > FEW_ROWS && sizes.keys > 0 && sizes.width > 0)
+            .then(|| (Held::new(self.k, 0..sizes.keys, false), Held::new(self.v, 0..sizes.value_width, false)));
+        let run = |scratch: &mut Scratch, task: Task<'_, T>| self.block(task, held.as_ref(), scratch);
+        if tasks.len() > 1 && group * sizes.queries * sizes.keys * sizes.width >= PARALLEL_WORK {
+            tasks.into_par_iter().try_for_each_init(Scratch::default, run)
+        } else {
+            let mut scratch = Scratch::default();
+            tasks.into_iter().try_for_each(|task| run(&mut scratch, task))
         }
     }
-    let run = |scratch: &mut (Vec<f32>, Vec<f32>), task| block_of::<T, K, V>(sizes, (q, k, v), scale, mask, task, scratch);
-    if tasks.len() > 1 && sizes.heads * sizes.queries * sizes.keys * sizes.width >= 1 << 15 {
-        tasks.into_par_iter().try_for_each_init(<(Vec<f32>, Vec<f32>)>::default, run)
-    } else {
-        let mut scratch = (Vec::new(), Vec::new());
-        tasks.into_iter().try_for_each(|task| run(&mut scratch, task))
+
+    /// The keys that a causal query sees.
+    fn seen(&self, query: usize) -> usize {
+        (query + 1 + self.sizes.keys).saturating_sub(self.sizes.queries).min(self.sizes.keys)
     }
-}
 
-fn block_of<T: Float, K: Float, V: Float>(
-    sizes: &Sizes,
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
-    scale: f32,
-    mask: &Mask<'_>,
-    task: Task<'_, T>,
-    (queries, scores): &mut (Vec<f32>, Vec<f32>),
-) -> Result<()> {
-    let group = sizes.heads / sizes.kv_heads;
-    let (rows, first_head) = (task.out.len(), task.kv_head * group);
-    // Keys that some query of the block sees, unless one sees none: it then takes the mean of all values.
-    let seen = |query: usize| (query + 1 + sizes.keys).saturating_sub(sizes.queries).min(sizes.keys);
-    let keys = match mask {
-        Mask::Causal if seen(task.queries.start) > 0 => seen(task.queries.end - 1),
-        _ => sizes.keys,
-    };
-    queries.clear();
-    queries.resize(rows * sizes.width, 0f32);
-    let heads = q.select(0, task.batch)?.slice_axis(0, first_head, 1, group)?.slice_axis(1, task.queries.start, 1, task.queries.len())?;
-    dispatch!(float, "Sdpa", q.dtype(), Q => {
-        Q::widen_to(&heads.values::<Q>()?, queries);
-        Ok(())
-    })?;
-    queries.iter_mut().for_each(|q| *q *= scale);
-    scores.clear();
-    scores.resize(rows * keys, 0f32);
-
-    let head = |x: &Tensor| x.select(0, task.batch)?.select(0, task.kv_head)?.slice_axis(0, 0, 1, keys);
-    let (k, v) = (head(k)?, head(v)?);
-    let dense = |data, rows, cols: usize| Strided::<f32>::new(data, 0, (rows, cols as isize), (cols, 1));
-    let k = Strided::<K>::new(k.storage_elements(), k.offset(), (keys, k.strides()[0]), (sizes.width, k.strides()[1]));
-    let v = Strided::<V>::new(v.storage_elements(), v.offset(), (sizes.value_width, v.strides()[1]), (keys, v.strides()[0]));
-    let nothing = |_: usize, _: usize, _: &mut [f32]| {};
-    if keys > 0 {
-        let q = dense(queries, rows, sizes.width);
-        product(&q as &dyn Matrix, &k, scores.chunks_exact_mut(keys).collect(), &nothing);
-        let mut buffers = (Vec::new(), Vec::new());
-        for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
-            let (head, query) = (first_head + row / task.queries.len(), task.queries.start + row % task.queries.len());
-            let start = ((task.batch * sizes.heads + head) * sizes.queries + query) * sizes.keys;
-            apply(mask, scores, start, seen(query), &mut buffers);
+    fn block<T: Float>(&self, task: Task<'_, T>, held: Option<&(Held<'_>, Held<'_>)>, scratch: &mut Scratch) -> Result<()> {
+        let (sizes, rows) = (self.sizes, task.out.len());
+        // Keys that some query of the block sees, unless one sees none: it then takes the mean of all values.
+        let keys = match self.mask {
+            Mask::Causal if self.seen(task.queries.start) > 0 => self.seen(task.queries.end - 1),
+            _ => sizes.keys,
+        };
+        let Scratch { queries, scores, sums, .. } = scratch;
+        let empty = |buffer: &mut Vec<f32>, len: usize| {
+            buffer.clear();
+            buffer.resize(len, 0f32);
+        };
+        empty(queries, rows * sizes.width);
+        empty(scores, rows * keys);
+        empty(sums, rows * sizes.value_width);
+        let part = self.q.slice_axis(1, task.queries.start, 1, task.queries.len())?;
+        dispatch!(float, "Sdpa", part.dtype(), Q => {
+            Q::widen_to(&part.values::<Q>()?, queries);
+            Ok(())
+        })?;
+        queries.iter_mut().for_each(|q| *q *= self.scale);
+        let nothing = |_: usize, _: usize, _: &mut [f32]| {};
+        let q = Strided::<f32>::new(queries, 0, (rows, sizes.width as isize), (sizes.width, 1));
+        match held {
+            _ if keys == 0 => {}
+            Some((k, _)) => {
+                let q = Block { data: queries, row_step: sizes.width, col_step: 1 };
+                multiply((rows, keys, sizes.width), scores, (keys, 1), q, k.turned(), false);
+            }
+            None => product(&q, self.k, scores.chunks_exact_mut(keys).collect(), &nothing),
+        }
+        for (row, scores) in scratch.scores.chunks_exact_mut(keys.max(1)).enumerate() {
+            let (head, query) = (self.first + row / task.queries.len(), task.queries.start + row % task.queries.len());
+            let start = (head * sizes.queries + query) * sizes.keys;
+            self.apply(scores, start, self.seen(query), &mut scratch.flags, &mut scratch.terms);
             vector::softmax(scores);
         }
-    }
-    product(&dense(scores, rows, keys) as &dyn Matrix, &v, task.out, &nothing);
-    Ok(())
-}
-
-/// Masks one row of scores: `start` is its place in the mask, `seen` the number of keys a causal query sees.
-fn apply(mask: &Mask<'_>, scores: &mut [f32], start: usize, seen: usize, (flags, terms): &mut (Vec<Bool>, Vec<f32>)) {
-    match mask {
-        Mask::None => {}
-        // Not negative infinity: a row that sees nothing is the mean of all values, not NaN.
-        Mask::Causal => scores[seen..].fill(f32::MIN),
-        Mask::Keep(keep) => {
-            flags.resize(scores.len(), Bool::default());
-            for (score, keep) in scores.iter_mut().zip(keep.chunk(start, flags.len(), flags)) {
-                *score = if keep.get() { *score } else { f32::MIN };
+        let Scratch { scores, sums, .. } = scratch;
+        if let Some((_, v)) = held {
+            let p = Block { data: scores, row_step: keys, col_step: 1 };
+            multiply((rows, sizes.value_width, keys), sums, (sizes.value_width, 1), p, v.turned(), false);
+            for (out, sums) in task.out.into_iter().zip(sums.chunks_exact(sizes.value_width)) {
+                T::round_to(sums, out);
             }
+        } else {
+            let p = Strided::<f32>::new(scores, 0, (rows, keys as isize), (keys, 1));
+            product(&p, self.v, task.out, &nothing);
         }
-        Mask::Add(terms_of) => {
-            terms.resize(scores.len(), 0f32);
-            vector::add_scaled(scores, terms_of.chunk(start, terms.len(), terms), 1.0);
+        Ok(())
+    }
+
+    /// Masks one row of scores: `start` is its place in the mask, `seen` the number of keys a causal query sees.
+    fn apply(&self, scores: &mut [f32], start: usize, seen: usize, flags: &mut Vec<Bool>, terms: &mut Vec<f32>) {
+        match self.mask {
+            Mask::None => {}
+            // Not negative infinity: a row that sees nothing is the mean of all values, not NaN.
+            Mask::Causal => scores[seen..].fill(f32::MIN),
+            Mask::Keep(keep) => {
+                flags.resize(scores.len(), Bool::default());
+                let keep = keep.chunk(start, scores.len(), flags);
+                for (score, keep) in scores.iter_mut().zip(keep) {
+                    *score = if keep.get() { *score } else { f32::MIN };
+                }
+            }
+            Mask::Add(add) => {
+                terms.resize(scores.len(), 0f32);
+                let add = add.chunk(start, scores.len(), terms);
+                vector::add_scaled(scores, add, 1.0);
+            }
         }
     }
 }

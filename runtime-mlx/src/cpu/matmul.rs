@@ -7,7 +7,7 @@ use super::dtype::{cast, dispatch, promote_all};
 use super::matrix::{Finish, Matrix, Strided, product};
 use super::simd::Float;
 use crate::error::{Error, Result};
-use crate::tensor::{Tensor, broadcast_shapes};
+use crate::tensor::{MAX_RESULT_BYTES, Tensor, broadcast_shapes, checked_numel};
 
 /// `alpha·(a @ b) + beta·bias`; without a bias just the product.
 pub(crate) fn addmm(a: &Tensor, b: &Tensor, bias: Option<&Tensor>, alpha: f32, beta: f32) -> Result<Tensor> {
@@ -32,8 +32,22 @@ pub(super) fn result_type<'a>(what: &str, operands: impl IntoIterator<Item = &'a
     Ok(dtype)
 }
 
+/// Refuses a view that is larger than any tensor can be: only broadcasts are, and kernels that need memory for what they
+/// read must not be asked for it.
+pub(super) fn bounded(x: &Tensor) -> Result<()> {
+    bounded_shape(x.shape(), x.dtype())
+}
+
+pub(super) fn bounded_shape(shape: &[usize], dtype: DType) -> Result<()> {
+    match (checked_numel(shape)? as u64).checked_mul(dtype.size() as u64) {
+        Some(bytes) if bytes <= MAX_RESULT_BYTES => Ok(()),
+        _ => Err(Error::limit(format!("{dtype}{shape:?} is over the limit of {MAX_RESULT_BYTES} bytes"))),
+    }
+}
+
 /// An operand of a product of type `dtype`: floats are widened as they are read, which is exact; integers round first.
 pub(super) fn float(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    bounded(x)?;
     if x.dtype().is_float() { Ok(x.clone()) } else { cast(x, dtype) }
 }
 
@@ -106,6 +120,7 @@ impl Shapes {
         let (a, b) = (a.broadcast_to(&with([rows, depth]))?, b.broadcast_to(&with([depth, cols]))?);
         let mut result = batch.clone();
         result.extend([rows, cols].into_iter().zip([row, col]).filter(|(_, gone)| !gone).map(|(n, _)| n));
+        bounded_shape(&result, DType::Float32)?;
         Ok(Shapes { a, b, result })
     }
 
@@ -197,6 +212,7 @@ pub(super) struct Pairs {
 impl Pairs {
     pub(super) fn new(batch_a: &[usize], batch_b: &[usize], lhs: Option<&Tensor>, rhs: Option<&Tensor>) -> Result<Self> {
         let choose = |given: Option<&Tensor>, batch: &[usize]| -> Result<Tensor> {
+            bounded_shape(batch, DType::Int64)?;
             let count: usize = batch.iter().product();
             match given {
                 Some(indices) if indices.dtype().is_int() => cast(indices, DType::Int64),
@@ -206,6 +222,7 @@ impl Pairs {
         };
         let (lhs, rhs) = (choose(lhs, batch_a)?, choose(rhs, batch_b)?);
         let shape = broadcast_shapes(&[lhs.shape(), rhs.shape()])?;
+        bounded_shape(&shape, DType::Int64)?;
         let within = |indices: &Tensor, batch: &[usize]| -> Result<Vec<usize>> {
             let count = batch.iter().product();
             let indices = indices.broadcast_to(&shape)?;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::simd::{Block, Dots, Float, PairOfBf16, Whole, dots, multiply, split_planes};
 
 /// Most rows multiplied with rows as they are stored; more are worth a panel.
-const FEW_ROWS: usize = 12;
+pub(super) const FEW_ROWS: usize = 12;
 
 /// Depth of a panel.
 const DEPTH: usize = 512;
@@ -29,7 +29,7 @@ const RESIDENT: usize = 4 << 20;
 const RESIDENT_ROWS: usize = 512;
 
 /// Multiplications below this many are done on the calling thread.
-const PARALLEL_WORK: usize = 1 << 17;
+pub(super) const PARALLEL_WORK: usize = 1 << 17;
 
 /// One factor of a product: `outer` rows of `depth` elements, summed over the depth.
 pub(super) trait Matrix: Sync {
@@ -253,8 +253,8 @@ struct Scratch {
     sums: Vec<f32>,
 }
 
-/// A block of the smaller factor as `f32`.
-struct Held<'a> {
+/// Some rows of a factor as `f32`.
+pub(super) struct Held<'a> {
     data: Cow<'a, [f32]>,
     rows: usize,
     depth: usize,
@@ -280,7 +280,7 @@ impl<'a> Held<'a> {
     }
 
     /// A block with the elements of a row next to each other (`k_inner`), or those of a column.
-    fn new(source: &'a dyn Matrix, rows: Range<usize>, k_inner: bool) -> Self {
+    pub(super) fn new(source: &'a dyn Matrix, rows: Range<usize>, k_inner: bool) -> Self {
         let (count, depth) = (rows.len(), source.depth());
         if let Some(block) = source.in_place().filter(|b| if k_inner { b.col_step == 1 } else { b.row_step == 1 }) {
             let data = Cow::Borrowed(&block.data[rows.start * block.row_step..]);
@@ -304,6 +304,11 @@ impl<'a> Held<'a> {
         });
         let (row_step, k_step) = if k_inner { (depth, 1) } else { (1, count) };
         Held { data: Cow::Owned(data), rows: count, depth, row_step, k_step }
+    }
+
+    /// As the right factor of a product: a row for each `k`.
+    pub(super) fn turned(&self) -> Block<'_> {
+        Block { data: &self.data, row_step: self.k_step, col_step: self.row_step }
     }
 
     /// Leaves the products with rows `s` of `streamed` in `scratch.sums`; returns the steps along the held and along the

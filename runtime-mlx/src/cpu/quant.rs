@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::dtype::{cast, dispatch, promote_all};
 use super::lanes::Compute;
-use super::matmul::{Pairs, matrix_at, result_type};
+use super::matmul::{Pairs, bounded_shape, matrix_at, result_type};
 use super::matrix::{Strided, product};
 use super::simd::Float;
 use crate::engine::Quantized;
@@ -243,6 +243,8 @@ pub(crate) fn quantized_matmul(x: &Tensor, w: Quantized<'_, Tensor>, transpose: 
         return Err(Error::shape(format!("{:?} does not multiply with batches {batch_w:?} of quantised matrices", x.shape())));
     };
     let batch = broadcast_shapes(&[batch_x, batch_w])?;
+    bounded_shape(batch_w, DType::Int64)?;
+    bounded_shape(&batch, DType::Int64)?;
     let with = |tail: &[usize]| batch.iter().chain(tail).copied().collect::<Vec<_>>();
     let x = x.broadcast_to(&with(&[rows, depth]))?;
     let indices = Tensor::from_slice(batch_w, &(0..batch_w.iter().product::<usize>() as i64).collect::<Vec<_>>())?;

@@ -3,6 +3,7 @@
 use etx_ir::DType;
 
 use super::dtype::{cast, dispatch};
+use super::matmul::bounded;
 use super::norm::map_rows;
 use super::simd::Float;
 use crate::engine::Rope;
@@ -20,6 +21,10 @@ pub(crate) fn rope(x: &Tensor, how: Rope<'_, Tensor>) -> Result<Tensor> {
     }
     let half = usize::try_from(how.dims).ok().filter(|&d| d % 2 == 0 && d <= width).map(|d| d / 2);
     let half = half.ok_or_else(|| Error::shape(format!("Rope cannot rotate {} of {width} elements", how.dims)))?;
+    bounded(x)?;
+    if x.numel() == 0 {
+        return Tensor::zeros(x.dtype(), x.shape());
+    }
     let table = Table::new(half, time, batch, &how)?;
     let rows_in_batch = (x.numel() / width.max(1)) / batch.max(1);
     dispatch!(float, "Rope", x.dtype(), T => map_rows::<T, T>(x, |row, values, out| {

@@ -131,6 +131,8 @@ fn what_does_not_fit_is_refused_and_nothing_gives_nothing() {
     assert!(ok(&[2, 2, 4], &[2, 2, 4], &[2, 2, 4]).is_err());
     assert_eq!(ok(&[1, 2, 0, 4], &[1, 2, 3, 4], &[1, 2, 3, 4]).unwrap(), [1, 2, 0, 4]);
     assert_eq!(ok(&[1, 2, 2, 4], &[1, 2, 0, 4], &[1, 2, 0, 4]).unwrap(), [1, 2, 2, 4]);
+    // No width, so no elements, but scores without end.
+    assert!(ok(&[1, 1, 1, 0], &[1, 1, 1 << 40, 0], &[1, 1, 1 << 40, 0]).is_err());
     let ints = Tensor::zeros(DType::Int32, &[1, 1, 1, 1]).unwrap();
     assert!(sdpa(&ints, &ints, &ints, 1.0, None, false).is_err());
     let x = z(&[1, 1, 2, 4]);

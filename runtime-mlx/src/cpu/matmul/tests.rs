@@ -179,6 +179,16 @@ fn gathered_products_are_the_products_of_the_chosen() {
 }
 
 #[test]
+fn broadcasts_without_end_are_refused() {
+    let one = Tensor::scalar(1f32).unwrap();
+    let (row, col) = (one.broadcast_to(&[1, 1 << 40]).unwrap(), one.broadcast_to(&[1 << 40, 1]).unwrap());
+    let kind = |r: Result<Tensor>| r.unwrap_err().kind();
+    assert_eq!(kind(addmm(&row, &col, None, 1.0, 1.0)), crate::ErrorKind::Limit);
+    let (a, b) = (one.broadcast_to(&[1 << 20, 1]).unwrap(), one.broadcast_to(&[1, 1 << 20]).unwrap());
+    assert_eq!(kind(addmm(&a, &b, Some(&one), 1.0, 1.0)), crate::ErrorKind::Limit);
+}
+
+#[test]
 fn elements_are_read_where_they_lie() {
     // A window of foreign memory, transposed: were it copied, it would be copied whole.
     let bytes: Vec<u8> = (0..6u16).flat_map(|i| bf16::from_f32(f32::from(i)).to_bits().to_le_bytes()).collect();

@@ -108,7 +108,7 @@ fn unpack_block<C: Codes>(words: &[u32], out: &mut [f32; 32]) {
 
 /// Code `index` of a row.
 #[inline(always)]
-fn code<C: Codes>(words: &[u32], index: usize) -> u32 {
+pub(super) fn code<C: Codes>(words: &[u32], index: usize) -> u32 {
     let bit = index * C::BITS;
     let (word, shift) = (bit / 32, bit % 32);
     let mut code = words[word] >> shift;

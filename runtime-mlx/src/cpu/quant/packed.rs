@@ -6,10 +6,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::super::matrix::{Matrix, few_by_panels};
-use super::super::simd::split_planes;
 use super::super::vector;
 use super::Parts;
-use super::codes::{Codes, unpack};
+use super::codes::{Codes, code, unpack};
 
 /// Lanes that the loops below work on side by side: a vector of the widest processors, two or four of others.
 const LANES: usize = 16;
@@ -27,8 +26,14 @@ impl<'a, C: Codes> Packed<'a, C> {
         Packed { words: parts.width * C::BITS / 32, groups: parts.width / parts.group, parts, codes: PhantomData }
     }
 
-    /// Whether no code straddles words, so that rows can be multiplied word by word.
-    const WHOLE: bool = 32 % C::BITS == 0;
+    /// Words that hold whole codes, and the codes in them: one word, or as many as a code has bits if codes straddle.
+    const UNIT: usize = if 32 % C::BITS == 0 { 1 } else { C::BITS };
+    const PARTS: usize = 32 * Self::UNIT / C::BITS;
+
+    /// Whether each unit has one scale, so that rows can be multiplied as they are stored.
+    fn direct(&self) -> bool {
+        self.parts.group % Self::PARTS == 0
+    }
 }
 
 /// Writes elements `range` of a row, scaled.
@@ -74,19 +79,30 @@ impl<C: Codes> Matrix for Packed<'_, C> {
         }
     }
 
-    /// Each row in planes (see [`split_planes`]), then, if there are biases, the sum over each group.
-    fn prepare(&self, mut x: Vec<f32>) -> Vec<f32> {
-        let width = self.parts.width;
-        if !Self::WHOLE {
+    /// Each row in the order of [`multiply`], then the sum over each group.
+    fn prepare(&self, x: Vec<f32>) -> Vec<f32> {
+        if !self.direct() {
             return x;
         }
-        let sums: Vec<f32> = x.chunks_exact(self.parts.group).map(vector::sum).collect();
-        split_planes(&mut x, width, 32 / C::BITS);
-        x.chunks_exact(width).zip(sums.chunks_exact(self.groups)).flat_map(|(x, sums)| x.iter().chain(sums)).copied().collect()
+        let width = self.parts.width;
+        let mut prepared = Vec::with_capacity(x.len() / width * (width + self.groups));
+        for row in x.chunks_exact(width) {
+            // What one unit of each lane meets: first elements of all of them, then second elements, ….
+            let vectors = row.chunks_exact(LANES * Self::PARTS);
+            let rest = vectors.remainder();
+            for vector in vectors {
+                for part in 0..Self::PARTS {
+                    prepared.extend(vector[part..].iter().step_by(Self::PARTS));
+                }
+            }
+            prepared.extend(rest);
+            prepared.extend(row.chunks_exact(self.parts.group).map(vector::sum));
+        }
+        prepared
     }
 
     fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
-        if Self::WHOLE {
+        if self.direct() {
             Arch::new().dispatch(Few { matrix: self, outer, x, out });
         } else {
             few_by_panels(self, outer, x, out);
@@ -94,7 +110,7 @@ impl<C: Codes> Matrix for Packed<'_, C> {
     }
 }
 
-/// [`Matrix::few`] for codes that do not straddle words.
+/// [`Matrix::few`] without unpacking to memory.
 struct Few<'a, 'b, C> {
     matrix: &'a Packed<'b, C>,
     outer: Range<usize>,
@@ -110,9 +126,9 @@ impl<C: Codes> WithSimd for Few<'_, '_, C> {
         let Packed { parts, words, groups, .. } = self.matrix;
         let (count, row_len) = (self.outer.len(), parts.width + groups);
         let rows = self.out.len() / count.max(1);
-        let in_group = parts.group * C::BITS / 32;
-        // The scale of each word, and the biases, of one row.
-        let mut spread = vec![0f32; *words];
+        let in_group = parts.group / Packed::<C>::PARTS;
+        // The scale of each unit, and the biases, of one row.
+        let mut spread = vec![0f32; groups * in_group];
         let mut factors = vec![0f32; *groups];
         for (c, row) in self.outer.enumerate() {
             let packed = &parts.words[row * words..][..*words];
@@ -163,25 +179,39 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
-/// Products of one packed row with `R` prepared ones.
+/// Products of one packed row with `R` prepared ones. Each lane takes a unit of words at a time.
 #[inline(always)]
 fn multiply<C: Codes, S: Simd, const R: usize>(simd: S, packed: &[u32], scales: &[f32], x: [&[f32]; R]) -> [f32; R] {
-    let parts = 32 / C::BITS;
-    let mask = (1u32 << C::BITS) - 1;
-    let words = packed.len();
-    let (vectors, rest) = packed.as_chunks::<LANES>();
+    let (unit, parts) = (Packed::<C>::UNIT, Packed::<C>::PARTS);
     let mut sums = [[0f32; LANES]; R];
-    for (v, (vector, scales)) in vectors.iter().zip(scales.as_chunks::<LANES>().0).enumerate() {
+    let vectors = packed.chunks_exact(LANES * unit);
+    let rest = vectors.remainder();
+    let x_vectors: [&[[f32; LANES]]; R] = x.map(|x| x.as_chunks::<LANES>().0);
+    let (scale_vectors, _) = scales.as_chunks::<LANES>();
+    let done = vectors.len();
+    for (v, (vector, scales)) in vectors.zip(scale_vectors).enumerate() {
+        // Word `j` of the units of all lanes. No code has more than 8 bits.
+        let mut words = [[0u32; LANES]; 8];
+        for (j, words) in words.iter_mut().enumerate().take(unit) {
+            for l in 0..LANES {
+                words[l] = vector[l * unit + j];
+            }
+        }
+        let x: [&[[f32; LANES]]; R] = std::array::from_fn(|r| &x_vectors[r][v * parts..(v + 1) * parts]);
         let mut terms = [[0f32; LANES]; R];
         for part in 0..parts {
+            let (word, shift) = (part * C::BITS / 32, part * C::BITS % 32);
             let mut values = [0f32; LANES];
             for l in 0..LANES {
-                values[l] = C::value(vector[l] >> (part * C::BITS) & mask);
+                let mut code = words[word][l] >> shift;
+                if shift + C::BITS > 32 {
+                    code |= words[word + 1][l] << (32 - shift);
+                }
+                values[l] = C::value(code & ((1 << C::BITS) - 1));
             }
             for r in 0..R {
-                let x = &x[r][part * words + v * LANES..][..LANES];
                 for l in 0..LANES {
-                    terms[r][l] = multiply_add(simd, values[l], x[l], terms[r][l]);
+                    terms[r][l] = multiply_add(simd, values[l], x[r][part][l], terms[r][l]);
                 }
             }
         }
@@ -191,14 +221,20 @@ fn multiply<C: Codes, S: Simd, const R: usize>(simd: S, packed: &[u32], scales: 
             }
         }
     }
+    // What does not fill a vector is in its own order.
     let mut products = [0f32; R];
-    let done = words - rest.len();
-    for r in 0..R {
-        products[r] = sums[r].iter().sum();
-        for (i, word) in rest.iter().enumerate() {
-            for part in 0..parts {
-                products[r] += C::value(word >> (part * C::BITS) & mask) * x[r][part * words + done + i] * scales[done + i];
-            }
+    for (product, sums) in products.iter_mut().zip(&sums) {
+        *product = sums.iter().sum();
+    }
+    let first = done * LANES * parts;
+    for (i, unit) in rest.chunks_exact(unit).enumerate() {
+        let mut values = [0f32; 32];
+        for (part, value) in values.iter_mut().enumerate().take(parts) {
+            *value = C::value(code::<C>(unit, part)) * scales[done * LANES + i];
+        }
+        for (product, x) in products.iter_mut().zip(x) {
+            let x = &x[first + i * parts..][..parts];
+            *product += x.iter().zip(&values).map(|(x, v)| x * v).sum::<f32>();
         }
     }
     products
