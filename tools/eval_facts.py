@@ -18,7 +18,7 @@ import torch
 
 from infer_facts import NAMES, SHORT, flat
 
-MOST = 48
+MOST = 16
 
 
 def number(tensor, element):

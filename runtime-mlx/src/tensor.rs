@@ -127,9 +127,10 @@ impl Tensor {
     }
 
     /// Little-endian row-major bytes `range` of `source`, used in place (copied only if misaligned for the type).
-    /// Bytes beyond the shape's size are ignored; too few are an error.
+    /// Bytes beyond the shape's size are ignored; too few are an error. What is used in place may be of any size.
     pub fn from_source(dtype: DType, shape: &[usize], source: Arc<dyn ByteSource>, range: Range<usize>) -> Result<Self> {
-        let len = byte_len(dtype, shape)? as usize;
+        let len = checked_numel(shape)?.checked_mul(dtype.size());
+        let len = len.ok_or_else(|| Error::limit(format!("the size of {dtype}{shape:?} overflows")))?;
         let given = range.end.saturating_sub(range.start);
         if given < len {
             return Err(Error::shape(format!("{given} bytes for {dtype}{shape:?}, which takes {len}")));

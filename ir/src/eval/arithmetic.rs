@@ -254,6 +254,23 @@ pub(super) fn float_power(c: &Call) -> Results {
     one(zip(DType::Float64, DType::Float64, &a.tensor()?, &b.tensor()?, f64::powf)?)
 }
 
+/// The cross product of vectors along a dimension of size 3, by default the first.
+pub(super) fn cross(c: &Call) -> Results {
+    let [a, b] = c.operands()?;
+    let d = promoted(&[a.clone(), b.clone()])?;
+    let shape = super::pointwise::broadcast(&[a.tensor()?.shape(), b.tensor()?.shape()])?;
+    let axis = match c.maybe_int("dim")? {
+        Some(dim) => super::call::wrap(dim, shape.len())?,
+        None => shape.iter().position(|n| *n == 3).ok_or_else(|| bad("no dimension of size 3"))?,
+    };
+    let at = |t: &Operand, i: usize| t.tensor()?.cast(d)?.expand(&shape)?.select(axis, i % 3);
+    let part = |i: usize| {
+        let product = |i: usize, j: usize| product([at(&a, i)?.into(), at(&b, j)?.into()]);
+        add_scaled([product(i + 1, i + 2)?.into(), product(i + 2, i + 1)?.into()], Number::Int(-1))
+    };
+    one(super::joins::stack_of(&[part(0)?, part(1)?, part(2)?], axis)?)
+}
+
 pub(super) fn bits(c: &Call, f: fn(i64, i64) -> i64) -> Results {
     let operands = c.operands()?;
     match promoted(&operands)? {

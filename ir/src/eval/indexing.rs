@@ -347,7 +347,7 @@ pub(super) fn take_along(c: &Call) -> Results {
     };
     let (a, b) = (broadcast(&[t.shape(), &whole(&t, &index)])?, broadcast(&[index.shape(), &whole(&index, &t)])?);
     let n = t.size(axis) as i64;
-    let wrapped = super::pointwise::map(&index.expand(&b)?, DType::Int64, |i: i64| if i < 0 { i.saturating_add(n) } else { i })?;
+    let wrapped = super::pointwise::map(&index.expand(&b)?, DType::Int64, |i: i64| i.checked_rem_euclid(n).unwrap_or(0))?;
     one(gather_along(&t.expand(&a)?, axis, &wrapped)?)
 }
 
@@ -477,7 +477,7 @@ pub(super) fn embedding_bag(c: &Call) -> Results {
     many([
         Tensor::of(table.dtype(), &[bags, width], out)?,
         Tensor::of(DType::Int64, &[bag_of.len()], bag_of)?,
+        Tensor::of(DType::Int64, &[bags], sizes.clone())?,
         Tensor::of(DType::Int64, &[bags], sizes)?,
-        Tensor::full(DType::Int64, &[if mode == 2 { bags } else { 0 }], 0i64)?,
     ])
 }

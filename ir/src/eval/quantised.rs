@@ -50,12 +50,20 @@ fn dequantised(t: &Tensor, d: DType, block_of: &[usize], scale: &[f64], zero: &[
     Tensor::of(d, t.shape(), t.to::<f64>().into_iter().zip(block_of).map(value))
 }
 
-/// `clamp(round(x / s) + z)`, dividing by way of the reciprocal as torch does.
-fn quantised(t: &Tensor, d: DType, block_of: &[usize], scale: &[f64], zero: &[f64], [low, high]: [f64; 2]) -> Result<Tensor, Error> {
+/// `clamp(round(x / s) + z)`, or `clamp(round(x / s + z))` which is another number at ties; dividing by way of the reciprocal as torch does.
+fn quantised(
+    t: &Tensor,
+    d: DType,
+    block_of: &[usize],
+    [scale, zero]: [&[f64]; 2],
+    [low, high]: [f64; 2],
+    zero_first: bool,
+) -> Result<Tensor, Error> {
     let f32 = |x: f64| round(DType::Float32, x);
     let value = |(x, &b): (f64, &usize)| {
         let at = |of: &[f64]| of.get(b).copied().unwrap_or(f64::NAN);
-        let q = f32(x * f32(1.0 / at(scale))).round_ties_even() + at(zero);
+        let q = f32(x * f32(1.0 / at(scale)));
+        let q = if zero_first { f32(q + at(zero)).round_ties_even() } else { q.round_ties_even() + at(zero) };
         minimum(maximum(q, low), high)
     };
     Tensor::of(d, t.shape(), t.to::<f64>().into_iter().zip(block_of).map(value))
@@ -83,7 +91,7 @@ pub(super) fn quantize_affine(c: &Call) -> Results {
     let n = count(&grid)?;
     let d = c.dtype("output_dtype").ok_or_else(|| bad("no type"))?;
     let (scale, zero) = (parameters(Some(&c.tensor("scale")?), n, 1.0)?, parameters(c.maybe_tensor("zero_point")?.as_ref(), n, 0.0)?);
-    one(quantised(&t, d, &block_of, &scale, &zero, bounds(c, d)?)?)
+    one(quantised(&t, d, &block_of, [&scale, &zero], bounds(c, d)?, false)?)
 }
 
 /// Scale and zero point of each block.
@@ -287,7 +295,8 @@ pub(super) fn quantize(c: &Call) -> Results {
     let n = count(&grid)?;
     let (s, z) = (parameters(Some(&scale), n, 1.0)?, parameters(named(c, ["zero_point", "zero_points"])?.as_ref(), n, 0.0)?);
     let d = c.dtype("dtype").unwrap_or(DType::Int8);
-    one(quantised(&t, d, &block_of, &s, &z, bounds(c, d)?)?)
+    let zero_first = c.given("group_size") || c.schema.name == "quantize_per_token";
+    one(quantised(&t, d, &block_of, [&s, &z], bounds(c, d)?, zero_first)?)
 }
 
 /// The other way.

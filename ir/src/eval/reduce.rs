@@ -162,7 +162,9 @@ pub(super) fn both_extremes(c: &Call) -> Results {
 pub(super) fn truth(c: &Call, all: bool) -> Results {
     let t = c.first()?;
     let d = if t.dtype() == DType::UInt8 { DType::UInt8 } else { DType::Bool };
-    let axes = axes(c, t.rank())?;
+    // Unlike elsewhere, a list of no dimensions reduces none.
+    let none = c.schema.overload == "dims" && c.given("dim") && c.ints("dim")?.is_empty();
+    let axes = if none { Vec::new() } else { axes(c, t.rank())? };
     one(fold(&t, &axes, c.flag("keepdim"), d, |x: &[bool]| if all { x.iter().all(|x| *x) } else { x.iter().any(|x| *x) })?)
 }
 

@@ -118,3 +118,104 @@ fn a_program_cannot_ask_for_more_than_there_can_be() {
     let e = Evaluator::new(&program, &method).call(&[Value::Tensor(f32s(&[], &[1.]))]).unwrap_err();
     assert!(e.to_string().contains("too large"), "{e}");
 }
+
+/// What eager PyTorch answers, written by `tools/eval_facts.py`.
+const FACTS: &str = include_str!("facts.txt");
+
+/// Most elements of a result that the facts hold.
+const MOST: usize = 16;
+
+/// Element number `i` of input number `k` of a fact: from -20 to 20.
+fn number(k: usize, i: usize) -> i64 {
+    ((i * 37 + k * 11 + 5) % 41) as i64 - 20
+}
+
+fn input(ty: &Type, k: usize, elements: Option<&str>, positive: bool) -> Tensor {
+    let Type::Tensor(t) = ty else { panic!("{ty:?} in a fact") };
+    let shape: Vec<usize> = t.static_shape().unwrap().iter().map(|n| *n as usize).collect();
+    let (d, n) = (t.dtype, shape.iter().product());
+    if let Some(text) = elements {
+        let given: Vec<&str> = text.split(',').map(str::trim).collect();
+        return if d.is_float() {
+            Tensor::of(d, &shape, given.iter().map(|x| x.parse::<f64>().unwrap())).unwrap()
+        } else {
+            Tensor::of(d, &shape, given.iter().map(|x| x.parse::<i64>().unwrap())).unwrap()
+        };
+    }
+    let numbers = (0..n).map(|i| number(k, i));
+    match d {
+        DType::Bool => Tensor::of(d, &shape, numbers.map(|x| x % 3 == 0)),
+        d if d.is_complex() => Tensor::of(d, &shape, numbers.map(|x| [x as f64 / 7., (x * 3).rem_euclid(11) as f64 / 5.])),
+        d if d.is_float() => Tensor::of(d, &shape, numbers.map(|x| if positive { (x + 21) as f64 / 42. } else { x as f64 / 7. })),
+        d if positive => Tensor::of(d, &shape, numbers.map(|x| x.rem_euclid(2))),
+        DType::UInt8 => Tensor::of(d, &shape, numbers.map(|x| x + 20)),
+        d => Tensor::of(d, &shape, numbers),
+    }
+    .unwrap()
+}
+
+/// How far a float may be off, relative to itself and to the largest element: sums and functions of torch's kernels err by a few
+/// units in the last place, and where they round halves in between by one or two of those.
+fn tolerance(d: DType) -> (f64, f64) {
+    match d {
+        DType::Float64 | DType::Complex128 => (1e-12, 1e-13),
+        DType::Float32 | DType::Complex64 => (1e-5, 1e-6),
+        DType::Float16 => (2f64.powi(-10), 2f64.powi(-11)),
+        _ => (2f64.powi(-7), 2f64.powi(-8)),
+    }
+}
+
+/// What is wrong with a result, if anything.
+fn differs(found: &Value, expected: &str) -> Option<String> {
+    let Value::Tensor(t) = found else {
+        let same = format!("{found:?}") == expected.replace("True", "true").replace("False", "false");
+        return (!same).then(|| format!("{found:?}"));
+    };
+    let (head, numbers) = expected.split_once(']').unwrap();
+    let spelled = format!("{}{:?}", t.dtype(), t.shape());
+    if spelled != format!("{head}]") {
+        return Some(spelled);
+    }
+    let expected: Vec<f64> = numbers.split_whitespace().map(|x| x.parse().unwrap()).collect();
+    let parts = if t.dtype().is_complex() { 2 } else { 1 };
+    let all: Vec<f64> = if parts == 2 { t.to::<[f64; 2]>().concat() } else { t.to() };
+    let n = all.len() / parts;
+    let at: Vec<usize> = if n > MOST { (0..MOST).map(|i| i * n / MOST).collect() } else { (0..n).collect() };
+    let found: Vec<f64> = at.iter().flat_map(|i| all[i * parts..(i + 1) * parts].to_vec()).collect();
+    let largest = expected.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
+    let (rtol, atol) = if t.dtype().is_float() || parts == 2 { tolerance(t.dtype()) } else { (0., 0.) };
+    let near = |(a, b): (&f64, &f64)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= rtol * b.abs() + atol * largest;
+    let fine = found.len() == expected.len() && found.iter().zip(&expected).all(near);
+    (!fine).then(|| format!("{found:?}"))
+}
+
+#[test]
+fn values_are_those_of_eager_pytorch() {
+    let mut wrong = Vec::new();
+    for line in FACTS.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let (call, expected) = line.split_once(") => ").unwrap();
+        let (positive, call) = (call.starts_with("+ "), call.trim_start_matches("+ "));
+        let mut w = crate::infer::tests::read(call);
+        let inputs: Vec<Value> = w
+            .graph
+            .inputs()
+            .iter()
+            .zip(&w.elements)
+            .enumerate()
+            .map(|(k, (v, e))| Value::Tensor(input(w.graph.ty(*v), k, e.as_deref(), positive)))
+            .collect();
+        let expected: Vec<&str> = expected.split("; ").collect();
+        // Results are taken as they come.
+        let node = w.graph.append(w.op, w.args, "n", vec![("v", Type::None); expected.len()], None);
+        let outputs = w.graph.node(node).outputs.iter().map(|v| (*v).into()).collect();
+        w.graph.set_outputs(outputs);
+        match Session::default().run(&w.graph, inputs) {
+            Err(e) => wrong.push(format!("{line}\n   {e}")),
+            Ok(found) => {
+                let differences = found.iter().zip(&expected).filter_map(|(f, e)| differs(f, e));
+                wrong.extend(differences.map(|d| format!("{line}\n   found {d}")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} facts:\n{}", wrong.len(), wrong.join("\n"));
+}

@@ -26,7 +26,7 @@ mod reduce;
 mod scalars;
 pub(crate) mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod views;
 mod windows;
 

@@ -6,10 +6,11 @@ use crate::sym::{Expr, Range, Symbol};
 const FACTS: &str = include_str!("facts.txt");
 
 /// Reads calls such as `aten.add.Tensor(f32[2, s0], 2, alpha=1)`: tensors by element type and sizes, `sym(s0 + 1)` for an
-/// integer of the graph, everything else as Python writes it.
+/// integer of the graph, everything else as Python writes it. Elements may follow a tensor in braces.
 struct Reader<'a> {
     text: &'a str,
     graph: Graph,
+    elements: Vec<Option<String>>,
 }
 
 impl Reader<'_> {
@@ -70,6 +71,8 @@ impl Reader<'_> {
                 return Arg::DType(dtype);
             }
             let inner = self.enclosed('[', ']');
+            let elements = if self.eat("{") { Some(self.enclosed('{', '}')) } else { None };
+            self.elements.push(elements);
             return self.graph.add_input("x", tensor_type(dtype, &inner)).into();
         }
         match word.as_str() {
@@ -105,11 +108,20 @@ fn split(text: &str) -> Vec<&str> {
     parts
 }
 
-/// What is inferred for a call, spelled as in the facts; the error's text for `Err`.
-fn answer(ranges: &Ranges, call: &str) -> Result<String, Error> {
+/// A call as it is written in the facts, without the closing bracket.
+pub(crate) struct Written {
+    pub(crate) op: OpId,
+    /// Its inputs are the tensors of the call, in order.
+    pub(crate) graph: Graph,
+    pub(crate) args: Vec<Arg>,
+    /// The elements of each input, where they are given.
+    pub(crate) elements: Vec<Option<String>>,
+}
+
+pub(crate) fn read(call: &str) -> Written {
     let (target, arguments) = call.split_once('(').unwrap();
     let op = OpId::lookup(target).unwrap_or_else(|| panic!("unknown operator {target}"));
-    let mut r = Reader { text: arguments, graph: Graph::new() };
+    let mut r = Reader { text: arguments, graph: Graph::new(), elements: Vec::new() };
     let mut given = Vec::new();
     while !r.text.trim().is_empty() {
         let name = match r.text.split_once('=') {
@@ -125,8 +137,14 @@ fn answer(ranges: &Ranges, call: &str) -> Result<String, Error> {
     }
     let bound = bind(op.schema(), given).unwrap();
     let specs = op.schema().args.iter().zip(bound.args);
-    let args: Vec<Arg> = specs.map(|(s, a)| a.unwrap_or_else(|| s.default.as_ref().map_or(Arg::None, Arg::from))).collect();
-    let types = infer(&r.graph, ranges, op, &args)?;
+    let args = specs.map(|(s, a)| a.unwrap_or_else(|| s.default.as_ref().map_or(Arg::None, Arg::from))).collect();
+    Written { op, graph: r.graph, args, elements: r.elements }
+}
+
+/// What is inferred for a call, spelled as in the facts; the error's text for `Err`.
+fn answer(ranges: &Ranges, call: &str) -> Result<String, Error> {
+    let w = read(call);
+    let types = infer(&w.graph, ranges, w.op, &w.args)?;
     let spelled = types.iter().map(|t| match t {
         Type::Tensor(t) => format!("{}{:?}", t.dtype, t.shape),
         Type::Int(e) | Type::Float(e) | Type::Bool(e) => e.to_string(),

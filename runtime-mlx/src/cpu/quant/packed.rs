@@ -32,7 +32,7 @@ impl<'a, C: Codes> Packed<'a, C> {
 
     /// Whether each unit has one scale, so that rows can be multiplied as they are stored.
     fn direct(&self) -> bool {
-        self.parts.group % Self::PARTS == 0
+        self.parts.group.is_multiple_of(Self::PARTS)
     }
 }
 
@@ -180,6 +180,7 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Products of one packed row with `R` prepared ones. Each lane takes a unit of words at a time.
+#[expect(clippy::needless_range_loop, reason = "counted loops are what is made into vectors")]
 #[inline(always)]
 fn multiply<C: Codes, S: Simd, const R: usize>(simd: S, packed: &[u32], scales: &[f32], x: [&[f32]; R]) -> [f32; R] {
     let (unit, parts) = (Packed::<C>::UNIT, Packed::<C>::PARTS);
