@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use etx::ir::DType;
+use etx::ir::program::Program;
 use etx::runtime;
 use safetensors::Dtype;
 
@@ -32,13 +33,29 @@ pub struct Refused {
     pub why: String,
 }
 
+/// Why there is no file.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// The backend does not run every node; which, and why.
+    Refused(String),
+    /// Anything else.
+    Failed(String),
+}
+
 /// Lower the programs, one a method, into the file `out`.
 pub fn lower(programs: &[(String, PathBuf)], out: &Path) -> Result<Lowered, String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    let program = etx::load_methods(programs, &[]).map_err(|e| text(&e))?;
+    let program = etx::load_methods(programs, &[]).map_err(|e| e.to_string())?;
+    lower_program(program, out).map_err(|(Trouble::Refused(why) | Trouble::Failed(why))| why)
+}
+
+/// Lower a program into the file `out`.
+pub fn lower_program(program: Program, out: &Path) -> Result<Lowered, Trouble> {
     let options = etx::passes::Options::verified();
-    let lowered = etx::Lowering::mlx().options(options).run(program).map_err(|e| text(&e))?;
-    let report = lowered.write(out).map_err(|e| text(&e))?;
+    let lowered = etx::Lowering::mlx().options(options).run(program).map_err(|e| match e {
+        etx::lower::Error::Refused(_) => Trouble::Refused(e.to_string()),
+        e => Trouble::Failed(e.to_string()),
+    })?;
+    let report = lowered.write(out).map_err(|e| Trouble::Failed(e.to_string()))?;
     let mut summary = Lowered::default();
     for m in &report.methods {
         summary.partitions.insert(m.method.clone(), m.partitions);

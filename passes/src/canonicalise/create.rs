@@ -1,10 +1,12 @@
 //! Calls that make tensors out of nothing.
 
 use etx_ir::DType;
-use etx_ir::graph::{Arg, Type};
+use etx_ir::graph::{Arg, TensorType, Type};
 use etx_ir::op;
+use etx_ir::sym::Dim;
 
 use crate::calls::{CAST, args, cast};
+use crate::effects::removable;
 use crate::rewrite::{Patch, Site};
 
 /// `full` of literal or known sizes, `full_like` where the sizes are those of a tensor and no integer has them.
@@ -52,6 +54,23 @@ pub(super) fn full(site: &mut Site<'_>) -> Option<Patch> {
     Some(Patch::Call(full, args(full, [Arg::List(list), value], &[("dtype", Arg::DType(to.dtype))])))
 }
 
+/// New tensors in place of results that have no elements.
+pub(super) fn empty(site: &mut Site<'_>) -> Option<Patch> {
+    let full = op!("aten.full.default");
+    let node = site.node();
+    if node.op == full || node.outputs.is_empty() || !removable(node) {
+        return None;
+    }
+    let none = |t: &&TensorType| t.shape.contains(&Dim::Int(0));
+    let types = node.outputs.iter().map(|v| site.graph().tensor(*v).filter(none).cloned());
+    let mut made = Vec::new();
+    for t in types.collect::<Option<Vec<TensorType>>>()? {
+        let list = args(full, [site.sizes(&t.shape)?, as_element(Arg::Int(0), t.dtype)], &[("dtype", Arg::DType(t.dtype))]);
+        made.push(site.call_as(full, list, Type::Tensor(t)));
+    }
+    Some(Patch::Values(made))
+}
+
 /// A literal in the kind of the element type. Values that would change are left to whoever makes the tensor.
 fn as_element(value: Arg, dtype: DType) -> Arg {
     match (&value, dtype) {
@@ -69,7 +88,7 @@ pub(super) fn fill(site: &mut Site<'_>) -> Option<Patch> {
     let (mut value, to) = (site.nth(1).clone(), site.result()?.clone());
     let from = site.tensor(&value)?.clone();
     if from.dtype != to.dtype {
-        let ty = Type::Tensor(etx_ir::graph::TensorType::new(to.dtype, from.shape));
+        let ty = Type::Tensor(TensorType::new(to.dtype, from.shape));
         value = site.call_as(CAST, cast(value, to.dtype), ty);
     }
     let sizes = site.sizes(&to.shape)?;

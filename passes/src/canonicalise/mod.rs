@@ -21,7 +21,8 @@ use crate::rewrite::{Patch, Rule, Site};
 /// ATen has many names for few things. Which spelling stands for which is in one place, the table in `table.rs`; this
 /// pass makes every call that is in it a call of the spelling that the rest of etx knows. Canonical calls have
 /// dimensions counted from 0, literal sizes wherever the result type knows them, an explicit element type where they
-/// create tensors, and no layout, device or memory format.
+/// create tensors, and no layout, device or memory format. Calls whose results have no elements are `full`, whatever
+/// they were: few instructions of a backend are made for nothing.
 ///
 /// A rewrite never looks past the call and the types around it, and results keep their types.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +58,9 @@ impl Rule for Canonicalise {
 
     fn rewrite(&self, site: &mut Site<'_>) -> Result<Option<Patch>, Error> {
         let op = site.op();
+        if let Some(empty) = create::empty(site) {
+            return Ok(Some(empty));
+        }
         Ok(match TABLE.get(&op) {
             Some(To::Same(to)) => Some(Patch::Call(*to, site.node().args.clone())),
             Some(To::Made(f)) => f(site),

@@ -4,6 +4,7 @@ use etx_ir::DType;
 use etx_ir::graph::{Arg, TensorType, Type};
 use etx_ir::op;
 use etx_ir::op::OpId;
+use etx_ir::sym::Dim;
 
 use crate::calls::{CAST, args, as_ints, cast, ints, wrap};
 use crate::rewrite::{Patch, Site};
@@ -112,7 +113,16 @@ fn spread(site: &mut Site<'_>, to: OpId) -> Option<Patch> {
     Some(Patch::Call(to, vec![site.nth(0).clone(), reduced(site)?, correction, keepdim(site)]))
 }
 
+/// The logarithm of the sum of no exponentials is that of 0; it has no largest term to divide by.
 pub(super) fn logsumexp(site: &mut Site<'_>) -> Option<Patch> {
+    let (shape, to) = (&site.operand(0)?.shape, site.result()?);
+    let (dtype, sizes) = (to.dtype, to.shape.clone());
+    let dims = as_ints(&reduced(site)?)?;
+    if dims.iter().any(|&d| shape.get(d as usize) == Some(&Dim::Int(0))) {
+        let full = op!("aten.full.default");
+        let sizes = site.sizes(&sizes)?;
+        return Some(Patch::Call(full, args(full, [sizes, Arg::Float(f64::NEG_INFINITY)], &[("dtype", Arg::DType(dtype))])));
+    }
     Some(Patch::Call(op!("aten.logsumexp.default"), vec![site.nth(0).clone(), reduced(site)?, keepdim(site)]))
 }
 

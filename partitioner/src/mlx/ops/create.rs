@@ -76,11 +76,14 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
         return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x: scalar, out, shape });
     }
     if empty {
-        let sizes = to.static_shape().ok_or_else(|| Refusal::new("an empty tensor with a symbolic size"))?;
-        let sizes = sizes.into_iter().map(|n| n as u64).collect();
+        let sizes = to.shape.iter().map(|d| d.as_int().map_or(1, |n| n.unsigned_abs())).collect();
         let data = TensorData::inline(to.dtype, sizes, Vec::new()).map_err(|e| Refusal::new(e.to_string()))?;
-        let t = cx.constant("_empty", data)?;
-        return cx.bind(call.out(0)?, t);
+        let x = cx.constant("_empty", data)?;
+        if to.static_shape().is_some() {
+            return cx.bind(call.out(0)?, x);
+        }
+        let shape = cx.dims(&to.shape)?;
+        return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape });
     }
     let shape = cx.dims(&to.shape)?;
     let scalar_type = to.dtype;
