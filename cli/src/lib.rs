@@ -47,6 +47,8 @@
 //! 3. *Memory does not grow with the weights*: they are descriptions until [`Lowered::write`] streams them into place.
 //! 4. *The same program gives the same bytes.*
 
+#[cfg(feature = "generate")]
+pub mod generate;
 mod load;
 pub mod lower;
 mod package;

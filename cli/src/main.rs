@@ -7,6 +7,8 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "generate")]
+use verbs::generate;
 use verbs::{Failure, inspect, lower, ops, print, run};
 
 /// Lowers programs that torch.export wrote to ExecuTorch files for Apple's MLX, and runs such files anywhere.
@@ -23,6 +25,8 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 a difference or a failed gate,
 enum Verb {
     Lower(lower::Opts),
     Run(run::Opts),
+    #[cfg(feature = "generate")]
+    Generate(generate::Opts),
     Print(print::Opts),
     Inspect(inspect::Opts),
     Ops(ops::Opts),
@@ -35,17 +39,20 @@ fn main() -> ExitCode {
         // What says it must not fail either.
         let _ = writeln!(io::stderr(), "error: {info}\nhelp: this is a bug in etx; please report it with the command and its input");
     }));
-    let done = panic::catch_unwind(|| {
+    // Nothing that a panic may have left half done is looked at afterwards.
+    let done = panic::catch_unwind(panic::AssertUnwindSafe(|| {
         let mut out = io::BufWriter::new(io::stdout().lock());
         match verb {
             Verb::Lower(opts) => opts.run(&mut out),
             Verb::Run(opts) => opts.run(&mut out),
+            #[cfg(feature = "generate")]
+            Verb::Generate(opts) => opts.run(&mut out),
             Verb::Print(opts) => opts.run(&mut out),
             Verb::Inspect(opts) => opts.run(&mut out),
             Verb::Ops(opts) => opts.run(&mut out),
         }?;
         out.flush().map_err(Failure::from)
-    });
+    }));
     match done {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),

@@ -17,8 +17,10 @@ mod hostile;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use etx_ir::DType;
-use etx_ir::mlx::{Access, FloatOrVid, IntOrVid, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
+use etx_ir::mlx::{Access, FloatOrVid, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -106,6 +108,40 @@ impl<E: Engine> Machine<E> {
             *slot = Some(array.clone());
         }
         self.start()
+    }
+
+    /// Whether a call can leave something behind for the next: mutable buffers, or caches of the runtime.
+    pub fn is_stateful(&self) -> bool {
+        let caching = |instr: &Instr| matches!(instr, Instr::UpdateAndAttend { .. });
+        self.program.num_mutable_buffers > 0 || self.program.chains.iter().flatten().any(caching)
+    }
+
+    /// Exchanges with another machine the mutable buffers that both have (by name, element type and shape) and the
+    /// caches of the runtime. Nothing is copied. Tells how many buffers were exchanged.
+    pub fn swap_state(&mut self, other: &mut Machine<E>) -> usize {
+        std::mem::swap(&mut self.caches, &mut other.caches);
+        let theirs = other.buffers();
+        let mut swapped = 0;
+        for (name, mine) in self.buffers() {
+            let Some(&yours) = theirs.get(&name) else { continue };
+            if self.program.meta(mine) != other.program.meta(yours) {
+                continue;
+            }
+            if let (Some(a), Some(b)) = (self.tensors.get_mut(mine.0 as usize), other.tensors.get_mut(yours.0 as usize)) {
+                std::mem::swap(a, b);
+                swapped += 1;
+            }
+        }
+        swapped
+    }
+
+    /// Mutable buffers by name.
+    fn buffers(&self) -> BTreeMap<String, Tid> {
+        let buffer = |named: &NamedSlot| match named.slot {
+            Slot::Tensor(tid) if matches!(self.program.space_of(tid), Some((Space::MutableBuffer, _))) => Some((named.name.clone(), tid)),
+            _ => None,
+        };
+        self.program.named_slots.iter().filter_map(buffer).collect()
     }
 
     fn start(&mut self) -> Result<()> {

@@ -66,7 +66,7 @@ mod runtime;
 pub mod tensor;
 pub mod value;
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, set_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use interp::Machine;
 pub use runtime::{Method, Runtime};

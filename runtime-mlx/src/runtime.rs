@@ -149,6 +149,24 @@ impl<E: Engine> Method<E> {
         self.machines.iter_mut().flatten().for_each(|m| m.set_cache_dtype(dtype));
     }
 
+    /// Whether a call can leave something behind for the next: a cache of keys and values, say.
+    pub fn is_stateful(&self) -> bool {
+        self.machines.iter().flatten().any(Machine::is_stateful) || copies(&self.plan).any(|(_, to)| state_of(&self.plan, to).is_some())
+    }
+
+    /// Exchanges state with another method of the same model, so that it continues where this one stopped: buffers of
+    /// delegates that both have (by name, element type and shape), and caches of the runtime where each method is one
+    /// delegate. Nothing is copied. Tells how many buffers were exchanged.
+    pub fn swap_state(&mut self, other: &mut Method<E>) -> usize {
+        let mut swapped = 0;
+        for mine in self.machines.iter_mut().flatten() {
+            for yours in other.machines.iter_mut().flatten() {
+                swapped += mine.swap_state(yours);
+            }
+        }
+        swapped
+    }
+
     /// Back to the state after loading.
     ///
     /// # Errors

@@ -11,7 +11,9 @@ use etx::ir::program::Program;
 use etx::ir::text;
 use etx::lower::{Error, Report};
 use etx::passes::{Dump, Options, Pipeline, When};
+use etx::serializer::emit::{Constant, ConstantMethod};
 use etx::serializer::file::NewFile;
+use serde_json::Value as Json;
 
 use super::progress::Progress;
 use super::{Bytes, Count, Failure, check_target, to_json, write_file};
@@ -34,6 +36,10 @@ pub(crate) struct Opts {
     /// One more method, from a program of its own; weights that are equal are written once
     #[arg(long = "method", id = "methods", value_name = "NAME=FILE", value_parser = named_file)]
     methods: Vec<(String, PathBuf)>,
+    /// A method that returns a constant, which runners ask for, such as get_max_context_len=2048: an integer, a number, true or
+    /// false, a "text", or a list of those, such as get_eos_ids=[128001,128009]
+    #[arg(long = "constant", id = "constants", value_name = "NAME=VALUE", value_parser = constant)]
+    constants: Vec<ConstantMethod>,
     /// Weights of a graph.json: a safetensors file, or the index of a sharded set
     #[arg(long, value_name = "FILE")]
     weights: Vec<PathBuf>,
@@ -97,6 +103,29 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// Reads `NAME=VALUE`; values are written as in JSON.
+fn constant(text: &str) -> Result<ConstantMethod, String> {
+    let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+        return Err("NAME=VALUE expected, such as get_eos_ids=[2,7]".to_owned());
+    };
+    let json = serde_json::from_str(value).map_err(|_| format!("{value:?} is no integer, number, true, false, \"text\" or [list]"))?;
+    let value = match json {
+        Json::Array(items) if !items.is_empty() => Constant::List(items.iter().map(single).collect::<Result<_, _>>()?),
+        other => single(&other)?,
+    };
+    Ok(ConstantMethod { name: name.to_owned(), value })
+}
+
+fn single(value: &Json) -> Result<Constant, String> {
+    match value {
+        Json::Bool(b) => Ok(Constant::Bool(*b)),
+        Json::String(s) => Ok(Constant::Str(s.clone())),
+        Json::Number(n) if n.is_f64() => n.as_f64().map(Constant::Float).ok_or_else(|| format!("{n} is too large")),
+        Json::Number(n) => n.as_i64().map(Constant::Int).ok_or_else(|| format!("{n} does not fit 64 bits")),
+        Json::Null | Json::Array(_) | Json::Object(_) => Err(format!("{value} is no constant that runners know")),
+    }
+}
+
 impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
         let stop = self.passes.stop_after.is_some();
@@ -128,7 +157,7 @@ impl Opts {
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
-        let lowering = lowering.options(self.passes.options());
+        let lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
         if stop {
             let (program, report) = lowering.rewrite(program)?;
             write_file(&target, text::print(&program).as_bytes(), out)?;
@@ -234,4 +263,34 @@ fn timings(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{name:<width$}{:>10.3} ms{:>6}{:>9}  {} → {}", p.seconds * 1e3, p.runs, p.changes, p.nodes_before, p.nodes_after)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_written_as_in_json() {
+        let shown = |text| constant(text).map(|c| format!("{} {:?}", c.name, c.value));
+        for (text, expected) in [
+            ("get_bos_id=1", "get_bos_id Int(1)"),
+            ("x=-1.5", "x Float(-1.5)"),
+            ("use_kv_cache=true", "use_kv_cache Bool(true)"),
+            ("get_eos_ids=[2, 7]", "get_eos_ids List([Int(2), Int(7)])"),
+            (r#"modality="text""#, r#"modality Str("text")"#),
+        ] {
+            assert_eq!(shown(text).unwrap(), expected);
+        }
+        for (text, expected) in [
+            ("get_bos_id", "NAME=VALUE expected"),
+            ("=1", "NAME=VALUE expected"),
+            ("x=one", "\"one\" is no integer"),
+            ("x=[]", "no constant that runners know"),
+            ("x=[[1]]", "no constant that runners know"),
+            ("x=9223372036854775808", "does not fit 64 bits"),
+        ] {
+            let error = shown(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The verbs, one file each: options (`Opts`) and what they do (`run`), and what all of them share.
 
+#[cfg(feature = "generate")]
+pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod lower;
 pub(crate) mod ops;
@@ -68,6 +70,13 @@ impl From<etx::runtime::Error> for Failure {
     }
 }
 
+#[cfg(feature = "generate")]
+impl From<etx::generate::Error> for Failure {
+    fn from(e: etx::generate::Error) -> Self {
+        Self::input(e)
+    }
+}
+
 impl From<etx::lower::Error> for Failure {
     fn from(e: etx::lower::Error) -> Self {
         match e {
@@ -87,6 +96,21 @@ impl From<io::Error> for Failure {
             return Failure { status: 0, text: String::new() };
         }
         Self::input(format_args!("cannot write to standard output: {e}"))
+    }
+}
+
+/// How many threads compute.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Threads {
+    /// Threads that compute [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+impl Threads {
+    /// Before anything is computed.
+    fn apply(self) -> Result<(), Failure> {
+        Ok(self.threads.map_or(Ok(()), |n| etx::runtime::set_threads(n.into()))?)
     }
 }
 

@@ -12,7 +12,7 @@ use etx::ir::weights::TensorData;
 use etx::runtime::{Bool, Elem, Method, Runtime, Tensor, Value, ValueSpec};
 use half::{bf16, f16};
 
-use super::{Failure, Shape, check_target, write_file};
+use super::{Failure, Shape, Threads, check_target, write_file};
 
 /// Call a method of a .pte, once or several times in a row
 ///
@@ -35,6 +35,8 @@ pub(crate) struct Opts {
     /// What computes
     #[arg(long, value_enum, default_value_t = Engine::Cpu)]
     engine: Engine,
+    #[command(flatten)]
+    threads: Threads,
     /// Print how long loading and each call took
     #[arg(long)]
     time: bool,
@@ -99,6 +101,7 @@ impl Opts {
         for call in &self.calls.0 {
             call.outputs.as_deref().map_or(Ok(()), check_target)?;
         }
+        self.threads.apply()?;
         let start = Instant::now();
         let runtime = Runtime::open(&self.file)?;
         let name = self.name(&runtime)?;

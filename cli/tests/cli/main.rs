@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bad_input;
+#[cfg(feature = "generate")]
+mod generate;
 mod snapshots;
 mod support;
 mod verbs;

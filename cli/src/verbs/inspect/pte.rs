@@ -9,6 +9,7 @@ use etx::serializer::mlx;
 use etx::serializer::pte::PteFile;
 use etx::serializer::pte::model::{BackendDelegate, EValue, ExecutionPlan, Instruction, TensorShapeDynamism};
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::super::{Bytes, Count, Failure, Shape};
 use super::print_counts;
@@ -30,6 +31,9 @@ struct Method {
     name: String,
     inputs: Vec<String>,
     outputs: Vec<String>,
+    /// What it returns, if it always returns the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    constant: Option<Vec<Json>>,
     /// Bytes of memory areas that the runtime plans.
     planned_bytes: i64,
     delegates: Vec<Delegate>,
@@ -84,10 +88,26 @@ fn method(pte: &PteFile, plan: &ExecutionPlan) -> Result<Method, Failure> {
         name: plan.name.clone(),
         inputs: plan.inputs.iter().map(value).collect(),
         outputs: plan.outputs.iter().map(value).collect(),
+        constant: constant(plan),
         planned_bytes: plan.non_const_buffer_sizes.iter().fold(0, |a, &b| a.saturating_add(b)),
         delegates: plan.delegates.iter().map(|d| delegate(pte, d)).collect::<Result<_, _>>()?,
         kernels,
     })
+}
+
+/// The results of a method that computes nothing, if all are plain values.
+fn constant(plan: &ExecutionPlan) -> Option<Vec<Json>> {
+    if !plan.inputs.is_empty() || plan.chains.iter().any(|c| !c.instructions.is_empty()) {
+        return None;
+    }
+    let value = |&i: &i32| match plan.values.get(usize::try_from(i).ok()?)? {
+        EValue::Int(n) => Some(Json::from(*n)),
+        EValue::Double(x) => Some(Json::from(*x)),
+        EValue::Bool(b) => Some(Json::from(*b)),
+        EValue::String(s) => Some(Json::from(s.as_str())),
+        _ => None,
+    };
+    plan.outputs.iter().map(value).collect()
 }
 
 fn delegate(pte: &PteFile, delegate: &BackendDelegate) -> Result<Delegate, Failure> {
@@ -120,6 +140,11 @@ impl Summary {
         writeln!(out, "program: {}, {}", Bytes(self.program_bytes), Count(self.segments, "segment"))?;
         writeln!(out, "named data: {}, {}", Count(self.named_data, "key"), Bytes(self.named_data_bytes))?;
         for m in &self.methods {
+            if let Some(values) = &m.constant {
+                let list: Vec<String> = values.iter().map(Json::to_string).collect();
+                writeln!(out, "constant {:?}: {}", m.name, list.join(", "))?;
+                continue;
+            }
             writeln!(out, "method {:?} ({}) -> ({})", m.name, m.inputs.join(", "), m.outputs.join(", "))?;
             writeln!(out, "  {} planned", Bytes(u64::try_from(m.planned_bytes).unwrap_or(0)))?;
             for (i, d) in m.delegates.iter().enumerate() {
