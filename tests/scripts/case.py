@@ -4,7 +4,7 @@ Files of a case:
   <method>.pt2              the exported program of the method
   <method>.functional.pt2   for some: the same after `run_decompositions({})`
   io.safetensors            `<method>.<step>.input.<i>`, `<method>.<step>.expected.<i>`; scalars as rank-0 tensors
-  reference.pte             ExecuTorch's file, all methods in one; absent where it aborts or is known to answer wrongly
+  reference.pte             ExecuTorch's file, all methods in one; absent where it aborts or is known to answer wrongly, and for whole models
   case.json                 tolerances, methods, and the reference's summary; `reference` null with `reference_absent` the reason
 
 Input numbers count every user input in call order. A Python constant that export burnt into the program is one of them: numbers
@@ -62,6 +62,17 @@ def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_
     return register
 
 
+def model(name, subject, steps, large=False, dtype=torch.float32, methods=None, **options):
+    """Register a whole model: `subject` makes it. Its file does not say where in the source its nodes are from (most of the bytes otherwise).
+
+    large  of the size that is used in earnest: made on demand only
+    dtype  the type of its weights
+    Others as for `case`.
+    """
+    case(steps, methods=methods, **options)(type(name, (), {}))
+    CASES[name].update(subject=lambda: subject().to(dtype), what=inspect.getdoc(type(subject())) if not large else name, large=large, bare=True)
+
+
 def kind(value):
     if value is None:
         return "none"
@@ -85,6 +96,7 @@ def write(spec, folder):
     steps, dynamic = spec["steps"](), spec["dynamic"]() if spec["dynamic"] else None
     if not spec["methods"]:
         steps, dynamic = {"forward": steps}, {"forward": dynamic}
+    save = programs.save_bare if spec.get("bare") else programs.save
     io, methods = {}, {}
     for name in names:
         traced = Method(copy.deepcopy(module), name) if spec["methods"] else copy.deepcopy(module)
@@ -92,12 +104,12 @@ def write(spec, folder):
         args, kwargs = copy.deepcopy(steps[name][0])
         with torch.no_grad():
             program = torch.export.export(traced, args, kwargs, dynamic_shapes=(dynamic or {}).get(name), strict=False)
-        programs.save(program, folder / f"{name}.pt2")
+        save(program, folder / f"{name}.pt2")
         entry = {"program": f"{name}.pt2", "steps": len(steps[name])}
         if spec["functional"]:
             entry["functional_program"] = f"{name}.functional.pt2"
             with torch.no_grad():
-                programs.save(program.run_decompositions({}), folder / entry["functional_program"])
+                save(program.run_decompositions({}), folder / entry["functional_program"])
         for number, (args, kwargs) in enumerate(steps[name]):
             inputs = pytree.tree_leaves((args, kwargs))
             entry["input_kinds"] = [kind(v) for v in inputs]
@@ -113,6 +125,9 @@ def write(spec, folder):
         methods[name] = entry
     save_file(io, folder / "io.safetensors")
     summary, absent = (None, spec["reference_wrong"]) if spec["reference_wrong"] else reference(folder, names)
+    if summary and spec.get("bare"):
+        # What the reference makes of a model counts; its file would double the size of the case.
+        (folder / summary.pop("file")).unlink()
     described = {"name": spec["name"], "group": "fixtures", "note": {"what": spec["what"]}, "compare": True, "rtol": spec["rtol"], "atol": spec["atol"],
                  "methods": methods, "reference": summary}
     if absent:

@@ -2,6 +2,7 @@
 """Make the committed conformance cases (format: case.py).
 
 usage: make_fixtures.py [--out DIR] [NAME ...]     (default: every case, into tests/fixtures; needs torch 2.15, executorch 1.5.1 and safetensors)
+       make_fixtures.py --large --out DIR [NAME ...]   models of the sizes used in earnest: hundreds of megabytes, for a folder beside the repository
 """
 import argparse
 import logging
@@ -9,25 +10,31 @@ import pathlib
 import warnings
 
 import case
+import cases.audio
 import cases.dtypes
 import cases.layers
 import cases.models
 import cases.reference_faults
+import cases.sequence
 import cases.shapes
 import cases.signature
 import cases.state
+import cases.vision
 import cases.weights
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[1] / "fixtures")
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
+    if options.large and options.out == parser.get_default("out"):
+        parser.error("--large needs --out: such files do not belong into the repository")
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     failed = []
-    for name in options.names or sorted(case.CASES):
+    for name in options.names or sorted(n for n, c in case.CASES.items() if c.get("large", False) == options.large):
         try:
             print(case.write(case.CASES[name], options.out / name), flush=True)
         except Exception as error:  # all of them are tried before the run fails

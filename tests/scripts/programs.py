@@ -1,6 +1,9 @@
 """Saving exported programs so that the file says nothing of the machine that made it."""
+import functools
+import json
 import pathlib
 import sysconfig
+from unittest import mock
 
 import torch
 
@@ -27,3 +30,15 @@ def save(program, path):
     """torch.export.save of a program that forgot the machine."""
     forget_machine(program)
     torch.export.save(program, path)
+
+
+def save_bare(program, path):
+    """The same without saying where in the source and in the modules a node is from, and without the inputs it was traced with."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
+                    node.meta.pop(key, None)
+    program.example_inputs = None
+    with mock.patch("json.dumps", functools.partial(json.dumps, separators=(",", ":"))):
+        torch.export.save(program, path)

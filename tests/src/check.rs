@@ -142,7 +142,7 @@ pub fn check(case: &Case, scratch: &Path) -> Vec<Outcome> {
             let applies = match variant {
                 Variant::Program => true,
                 Variant::Functional => case.methods.values().any(|m| m.functional_program.is_some()),
-                Variant::Reference => case.reference.is_some(),
+                Variant::Reference => case.reference.as_ref().is_some_and(|r| r.file.is_some()),
             };
             applies.then(|| {
                 let mut outcome = Outcome::new(variant);
@@ -180,7 +180,7 @@ fn guarded(case: &Case, calls: &BTreeMap<String, Vec<Step>>, scratch: &Path, out
 /// The `.pte` to run: written now, or the reference's.
 fn file_of(case: &Case, scratch: &Path, outcome: &mut Outcome) -> Option<PathBuf> {
     if outcome.variant == Variant::Reference {
-        return case.reference.as_ref().map(|r| case.file(&r.file));
+        return case.reference.as_ref().and_then(|r| r.file.as_ref()).map(|file| case.file(file));
     }
     let functional = outcome.variant == Variant::Functional;
     let programs: Vec<(String, PathBuf)> = case

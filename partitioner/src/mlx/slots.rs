@@ -22,6 +22,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     let (outputs, out_slots) = place_outputs(&mut cx, outputs)?;
     cx.write_back()?;
     remove_dead(&mut cx, &out_slots);
+    super::layout::settle(&mut cx, &out_slots)?;
 
     let mut used = vec![false; cx.slots.len()];
     for instr in cx.chains.iter().flatten().chain(&cx.init) {
@@ -213,7 +214,7 @@ fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, 
 }
 
 /// Removes instructions of the main chain whose results nothing reads.
-fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
+pub(super) fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
     let mut live_tensors: BTreeSet<u32> = BTreeSet::new();
     let mut live_values: BTreeSet<u32> = BTreeSet::new();
     for slot in keep {

@@ -195,3 +195,76 @@ fn a_refusal_says_what_is_in_the_way() {
     let [(_, refusal)] = division.refused.as_slice() else { panic!("one refusal") };
     assert!(refusal.to_string().contains("%x f64[2]") && refusal.to_string().contains("float32"), "{refusal}");
 }
+
+const KERNEL: &str = "weight @0 \"kernel\" f32[2,2,1,1] inline 0x0000803f000000000000000000000040\nweight @1 \"line\" f32[1,2,1,1] inline 0x0000803f00000040\n";
+
+#[test]
+fn nothing_is_transposed_between_convolutions() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{KERNEL}method \"forward\" functional {{
+           input %k : f32[2, 2, 1, 1] = parameter @0
+           input %line : f32[1, 2, 1, 1] = parameter @1
+           input %x : f32[1, 2, 8, 8] = user
+           %a : f32[1, 2, 8, 8] = aten.conv2d.default(%x, %k)
+           %b : f32[1, 2, 8, 8] = aten.mul.Tensor(%a, %line)
+           %c : f32[1, 2, 8, 8] = aten.relu.default(%b)
+           %d : f32[1, 2, 8, 8] = aten.conv2d.default(%c, %k)
+           %e : f32[1, 2, 8, 8] = aten.add.Tensor(%d, %c)
+           %f : f32[1, 4, 8, 8] = aten.cat.default([%e, %b], 1)
+           %g : f32[1, 4, 4, 4] = aten.max_pool2d.default(%f, [3, 3], [2, 2], [1, 1])
+           %h : f32[1, 4] = aten.mean.dim(%g, [2, 3])
+           return %h
+         }}"
+    ));
+    let expected = ["Transpose", "Conv2D", "Multiply", "Maximum", "Conv2D", "Add", "Concatenate", "Pad", "AsStrided", "Max", "Mean"];
+    assert_eq!(main_names(&p), expected, "{p}");
+    let shapes: Vec<_> = p.tensor_meta.iter().take(p.num_constants as usize).map(|m| format!("{:?}", m.shape)).collect();
+    assert!(shapes.contains(&"[Static(1), Static(1), Static(1), Static(2)]".to_owned()), "the factor lies with channels last: {shapes:?}");
+}
+
+#[test]
+fn what_reads_the_order_of_axes_gets_it() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{KERNEL}method \"forward\" functional {{
+           input %k : f32[2, 2, 1, 1] = parameter @0
+           input %x : f32[1, 2, 8, 8] = user
+           %a : f32[1, 2, 8, 8] = aten.conv2d.default(%x, %k)
+           %b : f32[1, 2, 64] = aten.view.default(%a, [1, 2, 64])
+           %c : f32[1, 2, 8, 8] = aten.neg.default(%a)
+           return %b, %c
+         }}"
+    ));
+    assert_eq!(main_names(&p), ["Transpose", "Conv2D", "Transpose", "Reshape", "Neg"], "{p}");
+}
+
+#[test]
+fn pixels_become_a_sequence_and_channels_groups_without_a_transposition() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{KERNEL}method \"forward\" functional {{
+           input %k : f32[2, 2, 1, 1] = parameter @0
+           input %x : f32[1, 2, 8, 8] = user
+           %a : f32[1, 2, 8, 8] = aten.conv2d.default(%x, %k)
+           %b : f32[1, 2, 64] = aten.view.default(%a, [1, 2, 64])
+           %c : f32[1, 64, 2] = aten.permute.default(%b, [0, 2, 1])
+           return %c
+         }}"
+    ));
+    assert_eq!(main_names(&p), ["Transpose", "Conv2D", "Reshape"], "{p}");
+}
+
+#[test]
+fn a_state_between_convolutions_keeps_its_order() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{KERNEL}weight @2 \"seen\" f32[1,2,1,1] inline 0x0000000000000000\nmethod \"forward\" functional {{
+           input %k : f32[2, 2, 1, 1] = parameter @0
+           input %seen : f32[1, 2, 1, 1] = buffer @2
+           input %x : f32[1, 2, 1, 1] = user
+           %a : f32[1, 2, 1, 1] = aten.conv2d.default(%x, %k)
+           %b : f32[1, 2, 1, 1] = aten.add.Tensor(%a, %seen)
+           %c : f32[1, 2, 1, 1] = aten.conv2d.default(%b, %k)
+           return %b as state %seen, %c
+         }}"
+    ));
+    let copies = p.chains[0].iter().filter(|i| matches!(i, Instr::IdCopy { .. })).count();
+    assert_eq!(copies, 1, "the new state is written in its own order\n{p}");
+}

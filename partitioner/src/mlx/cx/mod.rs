@@ -49,8 +49,10 @@ pub(crate) struct Slot {
     pub(crate) origin: Origin,
     /// The type that MLX gives the contents.
     pub(crate) dtype: DType,
-    /// Values that the slot holds now; tracked for buffers only.
+    /// Values that the slot holds now.
     holders: Vec<ValueId>,
+    /// Whether the contents lie with channels last and are only seen with channels first.
+    channels_last: bool,
 }
 
 /// What a lowering works on.
@@ -210,7 +212,7 @@ impl<'a> Cx<'a> {
     // --- slots -----------------------------------------------------------------------------------------------------
 
     fn slot(&mut self, origin: Origin, dtype: DType) -> Tid {
-        self.slots.push(Slot { origin, dtype, holders: Vec::new() });
+        self.slots.push(Slot { origin, dtype, holders: Vec::new(), channels_last: false });
         Tid(self.slots.len() as u32 - 1)
     }
 
@@ -361,7 +363,44 @@ impl<'a> Cx<'a> {
                 }
             });
         }
+        if super::layout::is_channels_last(&instr, &|t| self.is_channels_last(t)) {
+            instr.visit_slots(|slot, access| {
+                if let (etx_ir::mlx::SlotRef::Tensor(t), etx_ir::mlx::Access::Write) = (slot, access) {
+                    self.slots[t.0 as usize].channels_last = true;
+                }
+            });
+        }
         self.chains[self.chain].push(instr);
+    }
+
+    /// Whether what the slot holds lies with channels last, so that it costs nothing to see it that way again.
+    pub(crate) fn is_channels_last(&self, t: Tid) -> bool {
+        self.slots[t.0 as usize].channels_last
+    }
+
+    pub(crate) fn is_temp(&self, t: Tid) -> bool {
+        self.slots[t.0 as usize].origin == Origin::Temp
+    }
+
+    /// Name and data of a constant's slot.
+    pub(crate) fn constant_of(&self, t: Tid) -> Option<(&str, &TensorData)> {
+        match &self.slots[t.0 as usize].origin {
+            Origin::Constant { name, data } => Some((name, &data.0)),
+            _ => None,
+        }
+    }
+
+    /// The shape of what the slot holds, where it is a constant or a value of the graph.
+    pub(crate) fn shape(&self, t: Tid) -> Option<Vec<Expr>> {
+        if let Some((_, data)) = self.constant_of(t) {
+            return data.shape().iter().map(|&n| i64::try_from(n).ok().map(Expr::Int)).collect();
+        }
+        let slot = &self.slots[t.0 as usize];
+        let v = match slot.origin {
+            Origin::Input(v) | Origin::Buffer(v) => v,
+            _ => *slot.holders.first()?,
+        };
+        self.graph.tensor(v).map(|ty| ty.shape.clone())
     }
 
     /// Appends an instruction with a result of its own.

@@ -86,11 +86,20 @@ fn layer_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     cx.define(call.out(0)?, |out| Instr::Reshape { x: normal, out, shape })
 }
 
-/// A vector over channels, shaped to meet `[N, C, …]`.
-fn per_channel(cx: &mut Cx<'_>, t: Tid, rank: usize) -> Tid {
+/// A vector over channels, shaped to meet `[N, C, …]`: when the program is made, if it is a constant.
+fn per_channel(cx: &mut Cx<'_>, t: Tid, rank: usize) -> Res<Tid> {
+    if let Some((name, data)) = cx.constant_of(t)
+        && let [channels] = *data.shape()
+    {
+        let mut sizes = vec![1, channels];
+        sizes.extend(std::iter::repeat_n(1, rank.saturating_sub(2)));
+        let shaped = data.reinterpret(data.dtype(), sizes).map_err(|e| Refusal::new(e.to_string()))?;
+        let name = name.to_owned();
+        return cx.constant(&name, shaped);
+    }
     let mut shape = vec![IntOrVid::Int(1), IntOrVid::Int(-1)];
     shape.extend(std::iter::repeat_n(IntOrVid::Int(1), rank.saturating_sub(2)));
-    cx.once(t, &format!("channels of {rank}"), |out| Instr::Reshape { x: t, out, shape })
+    Ok(cx.once(t, &format!("channels of {rank}"), |out| Instr::Reshape { x: t, out, shape }))
 }
 
 fn native_group_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
@@ -118,11 +127,11 @@ fn groups<'a>(cx: &mut Cx<'a>, call: Call<'a>, name: &str) -> Res {
     let (weight, bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);
     let mut y = cx.temp(|out| Instr::Reshape { x: normal, out, shape });
     if let Some(w) = weight {
-        let (a, b) = (y, per_channel(cx, w, ty.rank()));
+        let (a, b) = (y, per_channel(cx, w, ty.rank())?);
         y = cx.temp(|out| Instr::Multiply { a, b, out });
     }
     if let Some(w) = bias {
-        let (a, b) = (y, per_channel(cx, w, ty.rank()));
+        let (a, b) = (y, per_channel(cx, w, ty.rank())?);
         y = cx.temp(|out| Instr::Add { a, b, out });
     }
     cx.bind(call.out(0)?, y)
@@ -178,11 +187,11 @@ fn batch_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         let a = scale;
         scale = cx.temp(|out| Instr::Multiply { a, b, out });
     }
-    let (b, scale) = (per_channel(cx, mean, ty.rank()), per_channel(cx, scale, ty.rank()));
+    let (b, scale) = (per_channel(cx, mean, ty.rank())?, per_channel(cx, scale, ty.rank())?);
     let centred = cx.temp(|out| Instr::Subtract { a: x, b, out });
     let mut y = cx.temp(|out| Instr::Multiply { a: centred, b: scale, out });
     if let Some(w) = bias {
-        let (a, b) = (y, per_channel(cx, w, ty.rank()));
+        let (a, b) = (y, per_channel(cx, w, ty.rank())?);
         y = cx.temp(|out| Instr::Add { a, b, out });
     }
     cx.bind(call.out(0)?, y)

@@ -1,7 +1,8 @@
 //! Pooling.
 //!
 //! MLX has no pooling: windows become axes of their own, by a reshape where they tile the input and by strides where they
-//! overlap, and are then reduced. Both work on any batch size.
+//! overlap, and are then reduced. Both work on any batch size, the latter on any size. What a convolution left with channels
+//! last is pooled that way, so that nothing is transposed between the two.
 
 use etx_ir::DType;
 use etx_ir::graph::Arg;
@@ -11,6 +12,7 @@ use etx_ir::sym::Expr;
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
 use super::Operator;
+use super::shape::transposed;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
@@ -27,15 +29,37 @@ pub(super) const OPERATORS: &[Operator] = &[
 
 const MAX: &str = "Pad, Reshape or AsStrided, Max";
 const MEAN: &str = "Pad, Reshape or AsStrided, Mean";
-const WHEN: &str = "spatial sizes are symbolic, or indices are used";
+const WHEN: &str = "indices are used; symbolic sizes with ceil_mode, or with padding that does not count";
 
+/// Windows along one axis.
 struct Window {
-    size: i64,
+    size: Expr,
     kernel: i64,
     stride: i64,
     padding: i64,
     dilation: i64,
-    out: i64,
+    out: Expr,
+}
+
+impl Window {
+    /// Padding in front, and behind as much as the last window needs.
+    fn pads(&self) -> (i64, i64) {
+        match (self.size.as_int(), self.out.as_int()) {
+            (Some(n), Some(m)) => (self.padding, ((m - 1) * self.stride + (self.kernel - 1) * self.dilation + 1 - n - self.padding).max(0)),
+            _ => (self.padding, self.padding),
+        }
+    }
+
+    fn padded(&self) -> Expr {
+        let (front, back) = self.pads();
+        self.size.plus(&Expr::Int(front + back))
+    }
+
+    /// Whether windows lie side by side.
+    fn tiles(&self) -> bool {
+        let fits = |n: i64, m: i64| n >= m * self.kernel;
+        self.kernel == self.stride && self.dilation == 1 && self.padded().as_int().zip(self.out.as_int()).is_some_and(|(n, m)| fits(n, m))
+    }
 }
 
 fn per_axis(call: &Call<'_>, name: &str, nd: usize, default: &[i64]) -> Res<Vec<i64>> {
@@ -64,85 +88,96 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
     let dilation = per_axis(&call, "dilation", nd, &vec![1; nd])?;
     let mut windows = Vec::new();
     for i in 0..nd {
-        let known = |e: Option<&Expr>| e.and_then(Expr::as_int).ok_or_else(|| call.refuse("self", "spatial sizes must be known at export"));
-        let (size, out) = (known(ty.shape.get(lead + i))?, known(call.out_ty(0)?.shape.get(lead + i))?);
+        let beyond = || call.refuse("self", "fewer axes than there are windows");
+        let size = ty.shape.get(lead + i).cloned().ok_or_else(beyond)?;
+        let out = call.out_ty(0)?.shape.get(lead + i).cloned().ok_or_else(beyond)?;
+        if size.as_int().is_none() && call.flag("ceil_mode")? {
+            return Err(call.refuse("ceil_mode", "how far the last window reaches must be known at export"));
+        }
         windows.push(Window { size, kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i], out });
     }
     if windows.iter().any(|w| w.kernel < 1 || w.stride < 1 || w.dilation < 1 || w.padding < 0) {
         return Err(call.refuse("kernel_size", "kernel, stride and dilation must be positive"));
     }
     let mut x = cx.tensor(call.value("self")?)?;
-    let whole = windows.iter().all(|w| w.padding == 0 && w.kernel == w.size && w.out == 1 && w.dilation == 1);
-    let spatial: Vec<i32> = (lead..ty.rank()).map(|a| a as i32).collect();
+    let whole = windows.iter().all(|w| w.padding == 0 && w.size.as_int() == Some(w.kernel) && w.out == Expr::Int(1) && w.dilation == 1);
     if whole {
+        let spatial: Vec<i32> = (lead..ty.rank()).map(|a| a as i32).collect();
         return cx.define(call.out(0)?, |out| reduce(x, out, spatial, true, max));
     }
-    // What the windows reach: padding in front, and behind it as much as the last window needs.
-    let pads: Vec<(i64, i64)> = windows
-        .iter()
-        .map(|w| (w.padding, ((w.out - 1) * w.stride + (w.kernel - 1) * w.dilation + 1 - w.size - w.padding).max(0)))
-        .collect();
-    let fill = if max { f32::NEG_INFINITY } else { 0.0 };
-    if pads.iter().any(|&(a, b)| a > 0 || b > 0) {
-        let mut pad_width = vec![IntOrVid::Int(0); 2 * lead];
-        pad_width.extend(pads.iter().flat_map(|&(a, b)| [IntOrVid::Int(a), IntOrVid::Int(b)]));
-        let from = x;
-        x = cx.temp(|out| Instr::Pad { x: from, out, pad_width, mode: "constant".to_owned(), constant_value: fill });
+    // The axes in front of those that are pooled, and the one behind them.
+    let last = lead == 2 && cx.is_channels_last(x);
+    let (before, behind) = if last { (&ty.shape[..1], &ty.shape[1..2]) } else { (&ty.shape[..lead], &ty.shape[..0]) };
+    let first = before.len();
+    if last {
+        let perm: Vec<usize> = [0].into_iter().chain(2..nd + 2).chain([1]).collect();
+        x = transposed(cx, x, &perm);
     }
-    let sizes: Vec<i64> = windows.iter().zip(&pads).map(|(w, (a, b))| w.size + a + b).collect();
+    if windows.iter().any(|w| w.pads() != (0, 0)) {
+        let mut pad_width = vec![IntOrVid::Int(0); 2 * first];
+        pad_width.extend(windows.iter().map(Window::pads).flat_map(|(a, b)| [IntOrVid::Int(a), IntOrVid::Int(b)]));
+        pad_width.extend(behind.iter().flat_map(|_| [IntOrVid::Int(0), IntOrVid::Int(0)]));
+        let from = x;
+        let constant_value = if max { f32::NEG_INFINITY } else { 0.0 };
+        x = cx.temp(|out| Instr::Pad { x: from, out, pad_width, mode: "constant".to_owned(), constant_value });
+    }
     // Leading axes stay one by one; a symbolic one makes no difference to either form.
-    let mut shape = cx.dims(&ty.shape[..lead])?;
-    let tiled = windows.iter().zip(&sizes).all(|(w, &n)| w.kernel == w.stride && w.dilation == 1 && n >= w.out * w.kernel);
+    let mut shape = cx.dims(before)?;
     let axes: Vec<i32>;
     let windowed: Tid;
-    if tiled {
+    if windows.iter().all(Window::tiles) {
         for (i, w) in windows.iter().enumerate() {
-            if sizes[i] > w.out * w.kernel {
-                let from = x;
-                let stop = (w.out * w.kernel).into();
-                x = cx.temp(|out| Instr::Slice { x: from, out, axis: ((lead + i) as i64).into(), start: 0.into(), stop, step: 1 });
+            let end = w.out.times(&Expr::Int(w.kernel));
+            if w.padded() != end {
+                let (from, stop) = (x, cx.int(&end)?);
+                x = cx.temp(|out| Instr::Slice { x: from, out, axis: ((first + i) as i64).into(), start: 0.into(), stop, step: 1 });
             }
-            shape.extend([IntOrVid::Int(w.out), IntOrVid::Int(w.kernel)]);
+            shape.extend([cx.int(&w.out)?, IntOrVid::Int(w.kernel)]);
         }
-        axes = (0..nd).map(|i| (lead + 2 * i + 1) as i32).collect();
+        shape.extend(cx.dims(behind)?);
+        axes = (0..nd).map(|i| (first + 2 * i + 1) as i32).collect();
         windowed = cx.temp(|out| Instr::Reshape { x, out, shape });
     } else {
-        let mut inner = vec![1i64; nd];
-        for i in (1..nd).rev() {
-            inner[i - 1] = inner[i] * sizes[i];
+        let sizes: Vec<Expr> = before.iter().cloned().chain(windows.iter().map(Window::padded)).chain(behind.iter().cloned()).collect();
+        let steps = row_major(&sizes);
+        let pooled = |by: fn(&Window) -> i64| windows.iter().zip(&steps[first..]).map(move |(w, s)| s.times(&Expr::Int(by(w))));
+        let mut strides: Vec<Expr> = steps[..first].to_vec();
+        strides.extend(pooled(|w| w.stride));
+        strides.extend_from_slice(&steps[first + nd..]);
+        strides.extend(pooled(|w| w.dilation));
+        let strides = cx.dims(&strides)?;
+        for w in &windows {
+            shape.push(cx.int(&w.out)?);
         }
-        let plane = inner[0] * sizes[0];
-        let mut strides = lead_strides(cx, &ty.shape[..lead], plane)?;
-        shape.extend(windows.iter().map(|w| IntOrVid::Int(w.out)));
+        shape.extend(cx.dims(behind)?);
         shape.extend(windows.iter().map(|w| IntOrVid::Int(w.kernel)));
-        strides.extend(windows.iter().zip(&inner).map(|(w, s)| IntOrVid::Int(w.stride * s)));
-        strides.extend(windows.iter().zip(&inner).map(|(w, s)| IntOrVid::Int(w.dilation * s)));
-        axes = (lead + nd..lead + 2 * nd).map(|a| a as i32).collect();
+        axes = (ty.rank()..ty.rank() + nd).map(|a| a as i32).collect();
         windowed = cx.temp(|out| Instr::AsStrided { x, out, shape, strides, offset: 0 });
     }
-    let count = divisor(&call, nd, &windows)?;
-    match (max, count) {
-        (true, _) | (_, Divisor::Kernel) => cx.define(call.out(0)?, |out| reduce(windowed, out, axes, false, max)),
-        (_, Divisor::Each(weights)) => {
-            let t = call.out_ty(0)?;
+    let mut y = match divisor(&call, nd, &windows)? {
+        Divisor::Each(weights) if !max => {
             let sum = cx.temp(|out| Instr::Sum { x: windowed, out, axes: Some(axes), keepdims: false });
-            let sizes: Vec<u64> = windows.iter().map(|w| w.out as u64).collect();
-            let scale = constant(cx, &weights, sizes, t.dtype)?;
-            cx.define(call.out(0)?, |out| Instr::Multiply { a: sum, b: scale, out })
+            let mut sizes: Vec<u64> = windows.iter().filter_map(|w| w.out.as_int()).map(|n| n as u64).collect();
+            sizes.extend(behind.iter().map(|_| 1));
+            let scale = constant(cx, &weights, sizes, call.out_ty(0)?.dtype)?;
+            cx.temp(|out| Instr::Multiply { a: sum, b: scale, out })
         }
+        _ => cx.temp(|out| reduce(windowed, out, axes, false, max)),
+    };
+    if last {
+        let perm: Vec<usize> = [0, nd + 1].into_iter().chain(1..=nd).collect();
+        y = transposed(cx, y, &perm);
     }
+    cx.bind(call.out(0)?, y)
 }
 
-/// Strides of the axes in front of planes of this many elements.
-fn lead_strides(cx: &mut Cx<'_>, lead: &[Expr], plane: i64) -> Res<Vec<IntOrVid>> {
-    let mut strides = Vec::new();
-    let mut next = Expr::Int(plane);
-    for d in lead.iter().rev() {
-        strides.push(cx.int(&next)?);
-        next = next.times(d);
+/// Strides of a tensor of these sizes.
+fn row_major(sizes: &[Expr]) -> Vec<Expr> {
+    let mut strides = vec![Expr::Int(1); sizes.len()];
+    for i in (1..sizes.len()).rev() {
+        strides[i - 1] = strides[i].times(&sizes[i]);
     }
-    strides.reverse();
-    Ok(strides)
+    strides
 }
 
 fn reduce(x: Tid, out: Tid, axes: Vec<i32>, keepdims: bool, max: bool) -> Instr {
@@ -159,25 +194,34 @@ enum Divisor {
 }
 
 fn divisor(call: &Call<'_>, nd: usize, windows: &[Window]) -> Res<Divisor> {
+    let known: Option<Vec<(i64, i64)>> = windows.iter().map(|w| w.size.as_int().zip(w.out.as_int())).collect();
+    let include = call.is_none("count_include_pad") || call.flag("count_include_pad")?;
+    let Some(known) = known else {
+        // Without padding every window is full, and one that counts padding is as well.
+        let regular = include || windows.iter().all(|w| w.padding == 0);
+        if regular && call.is_none("divisor_override") {
+            return Ok(Divisor::Kernel);
+        }
+        return Err(call.refuse("self", "spatial sizes must be known at export for a divisor that varies"));
+    };
     if !call.is_none("divisor_override") {
         let d = call.int("divisor_override")? as f64;
-        let n: i64 = windows.iter().map(|w| w.out).product();
+        let n: i64 = known.iter().map(|(_, out)| out).product();
         return Ok(Divisor::Each(vec![1.0 / d; n as usize]));
     }
-    let include = call.is_none("count_include_pad") || call.flag("count_include_pad")?;
     // Padding counts as far as it was asked for, but not what the last window reaches beyond it.
-    let count = |w: &Window, at: i64| {
+    let count = |(w, (size, _)): (&Window, &(i64, i64)), at: i64| {
         let start = at * w.stride - w.padding;
-        let end = (start + w.kernel).min(w.size + w.padding);
-        if include { end - start } else { end.min(w.size) - start.max(0) }
+        let end = (start + w.kernel).min(size + w.padding);
+        if include { end - start } else { end.min(*size) - start.max(0) }
     };
-    let regular = windows.iter().all(|w| (0..w.out).all(|at| count(w, at) == w.kernel));
-    if regular {
+    let axes = || windows.iter().zip(&known);
+    if axes().all(|axis| (0..axis.1.1).all(|at| count(axis, at) == axis.0.kernel)) {
         return Ok(Divisor::Kernel);
     }
     let mut weights = vec![1.0];
-    for w in windows.iter().take(nd) {
-        weights = weights.iter().flat_map(|x| (0..w.out).map(move |at| x / count(w, at) as f64)).collect();
+    for axis in axes().take(nd) {
+        weights = weights.iter().flat_map(|x| (0..axis.1.1).map(move |at| x / count(axis, at) as f64)).collect();
     }
     Ok(Divisor::Each(weights))
 }
