@@ -19,6 +19,7 @@ use crate::fold::{Constants, FoldConstants, FoldScalars};
 use crate::functionalise::Functionalise;
 use crate::inline::InlineWrappers;
 use crate::noops::RemoveNoops;
+use crate::precompute::Precompute;
 use crate::rewrite::{self, Rule};
 use crate::rms_norm::FuseRmsNorm;
 
@@ -185,10 +186,11 @@ impl<'p> Pipeline<'p> {
         )
     }
 
-    /// The pipeline followed by taking apart what a backend refuses; `accepts` is asked as [`Decompose`] says.
+    /// The pipeline followed by taking apart what a backend refuses, and computing what is known by then; `accepts` is
+    /// asked as [`Decompose`] says.
     #[must_use]
     pub fn for_backend(self, accepts: impl Fn(&Program, &Method) -> Vec<bool> + 'p) -> Self {
-        self.then(Decompose::new(accepts)).then_all(Self::tidy())
+        self.then(Decompose::new(accepts)).then_all(Self::tidy()).then(Precompute).then(Dce)
     }
 
     /// Adds a pass at the end.

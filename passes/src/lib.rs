@@ -19,13 +19,14 @@
 //! | [`Dce`] | what nobody uses is gone, effects and written state excepted |
 //! | [`FuseRmsNorm`] | RMS normalisation written as arithmetic is one call |
 //! | [`Decompose`] | what the backend refuses is taken apart by formula, call by call |
+//! | [`Precompute`] | small tensors that exact operators make of numbers alone are constants |
 //!
 //! What holds for all of them:
 //!
 //! 1. Symbolic sizes stay symbolic: types are compared as expressions, and nothing is assumed that the bounds of symbols
 //!    do not prove.
 //! 2. Values are kept bit by bit, except where a pass says otherwise ([`FuseRmsNorm`], [`Decompose`]).
-//! 3. Weights are never read (but for constants of a few bytes), so ties between them survive.
+//! 3. Weights are never read (but for constants of at most 4096 bytes), so ties between them survive.
 //! 4. The order of mutations and effects is kept.
 //! 5. Time is linear in the number of calls; groups that run to a fixpoint have a limit.
 //!
@@ -76,6 +77,7 @@ mod fold;
 mod functionalise;
 mod inline;
 mod noops;
+mod precompute;
 mod rewrite;
 mod rms_norm;
 
@@ -90,5 +92,6 @@ pub use fold::{FoldConstants, FoldScalars};
 pub use functionalise::Functionalise;
 pub use inline::InlineWrappers;
 pub use noops::RemoveNoops;
+pub use precompute::Precompute;
 pub use rewrite::{Patch, Rule, Site};
 pub use rms_norm::FuseRmsNorm;

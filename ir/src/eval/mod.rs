@@ -75,7 +75,7 @@ use std::fmt;
 use crate::DType;
 use crate::error::{Error, ErrorKind};
 
-pub use run::Evaluator;
+pub use run::{Evaluator, call};
 pub use table::knows;
 pub use tensor::Tensor;
 

@@ -40,24 +40,37 @@ impl Frame<'_> {
     }
 
     fn argument<'g>(&mut self, arg: &'g Arg) -> Result<Argument<'g>, Error> {
-        Ok(match arg {
-            Arg::None => Argument::Value(Value::None),
-            Arg::Value(v) => Argument::Value(self.get(*v)?),
-            Arg::Int(n) => Argument::Value(Value::Int(*n)),
-            Arg::Float(x) => Argument::Value(Value::Float(*x)),
-            Arg::Bool(b) => Argument::Value(Value::Bool(*b)),
-            Arg::Complex(a, b) => Argument::Complex([*a, *b]),
-            Arg::Str(s) => Argument::Str(s.clone()),
-            Arg::DType(d) => Argument::DType(*d),
-            Arg::MemoryFormat(_) | Arg::Layout(_) | Arg::Device(_) => Argument::Ignored,
-            Arg::List(items) => Argument::List(items.iter().map(|a| self.argument(a)).collect::<Result<_, _>>()?),
-            Arg::Dict(items) => {
-                Argument::Dict(items.iter().map(|(k, a)| Ok((k.clone(), self.argument(a)?))).collect::<Result<_, Error>>()?)
-            }
-            Arg::Op(op) => Argument::Op(*op),
-            Arg::Graph(g) => Argument::Graph(g),
-        })
+        argument(arg, &mut |v| self.get(v))
     }
+}
+
+/// An argument with the values that `get` gives put in.
+fn argument<'g>(arg: &'g Arg, get: &mut dyn FnMut(ValueId) -> Result<Value, Error>) -> Result<Argument<'g>, Error> {
+    Ok(match arg {
+        Arg::None => Argument::Value(Value::None),
+        Arg::Value(v) => Argument::Value(get(*v)?),
+        Arg::Int(n) => Argument::Value(Value::Int(*n)),
+        Arg::Float(x) => Argument::Value(Value::Float(*x)),
+        Arg::Bool(b) => Argument::Value(Value::Bool(*b)),
+        Arg::Complex(a, b) => Argument::Complex([*a, *b]),
+        Arg::Str(s) => Argument::Str(s.clone()),
+        Arg::DType(d) => Argument::DType(*d),
+        Arg::MemoryFormat(_) | Arg::Layout(_) | Arg::Device(_) => Argument::Ignored,
+        Arg::List(items) => Argument::List(items.iter().map(|a| argument(a, get)).collect::<Result<_, _>>()?),
+        Arg::Dict(items) => Argument::Dict(items.iter().map(|(k, a)| Ok((k.clone(), argument(a, get)?))).collect::<Result<_, Error>>()?),
+        Arg::Op(op) => Argument::Op(*op),
+        Arg::Graph(g) => Argument::Graph(g),
+    })
+}
+
+/// Calls one operator with its arguments in the order of its schema; `value` gives the values among them.
+///
+/// # Errors
+/// [`ErrorKind::Evaluation`] for a value that is not there, an operator that is not known, and what torch would refuse.
+pub fn call(op: OpId, args: &[Arg], value: &dyn Fn(ValueId) -> Option<Value>) -> Result<Vec<Value>, Error> {
+    let mut get = |v| value(v).ok_or_else(|| bad("a value that is not there yet"));
+    let args = args.iter().map(|a| argument(a, &mut get)).collect::<Result<Vec<_>, _>>()?;
+    Session::default().call(op, args)
 }
 
 /// For each node in order the values that nothing reads after it.

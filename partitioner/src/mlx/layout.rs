@@ -534,8 +534,8 @@ impl Pass<'_, '_> {
 
     /// A reshape of a slot that was put off, done on its source: where order makes no difference since all axes but those
     /// in order have size 1, or where it splits axes and joins only neighbours.
-    fn reshaped(&self, x: Tid, out: Tid, shape: &[IntOrVid]) -> Option<(Instr, Vec<usize>)> {
-        let view = self.views.get(&x)?;
+    fn reshaped(&mut self, x: Tid, out: Tid, shape: &[IntOrVid]) -> Option<(Instr, Vec<usize>)> {
+        let view = self.views.get(&x).cloned()?;
         if self.facts.read_plain.contains(&x)
             || self.facts.fixed.contains(&out)
             || self.made.contains_key(&(view.source, view.perm.clone()))
@@ -555,18 +555,32 @@ impl Pass<'_, '_> {
             return None;
         }
         let mut groups = matched(&from, &to)?;
-        for (axes, _) in &groups {
-            // Axes that become one must follow each other in the source, axes of size 1 aside.
-            let own: Vec<usize> = axes.iter().filter(|&&i| !one(&from[i])).map(|&i| view.perm[i]).collect();
+        let own = |axes: &[usize]| axes.iter().filter(|&&i| !one(&from[i])).map(|&i| view.perm[i]).collect::<Vec<usize>>();
+        // Axes that become one must follow each other in the source, axes of size 1 aside.
+        let together = groups.iter().all(|(axes, _)| {
+            let own = own(axes);
             let between = |p: &usize| own.first().zip(own.last()).is_some_and(|(a, b)| (a..=b).contains(&p));
-            if !own.is_sorted() || places.iter().filter(|p| between(p)).count() != own.len() {
-                return None;
+            own.is_sorted() && places.iter().filter(|p| between(p)).count() == own.len()
+        });
+        groups.sort_by_key(|(axes, _)| own(axes).into_iter().min().or_else(|| axes.iter().map(|&i| view.perm[i]).min()));
+        // Else one transposition is needed anyway: the one that brings them together and leaves the others where they are.
+        let gathered: Vec<usize> = groups.iter().flat_map(|(axes, _)| axes).map(|&i| view.perm[i]).collect();
+        let source = if together || is_identity(&gathered) {
+            view.source
+        } else {
+            match self.made.get(&(view.source, gathered.clone())) {
+                Some(&made) => made,
+                None => {
+                    let perm = gathered.iter().map(|&p| p as i32).collect();
+                    let out = self.cx.temp(|out| Instr::Transpose { x: view.source, out, perm });
+                    self.made.insert((view.source, gathered), out);
+                    out
+                }
             }
-        }
-        groups.sort_by_key(|(axes, _)| axes.iter().filter(|&&i| !one(&from[i])).chain(axes).map(|&i| view.perm[i]).next());
+        };
         let sequence: Vec<usize> = groups.into_iter().flat_map(|(_, axes)| axes).collect();
         let shape = sequence.iter().map(|&i| shape.get(i).copied()).collect::<Option<Vec<_>>>()?;
-        Some((Instr::Reshape { x: view.source, out, shape }, inverse(&sequence)))
+        Some((Instr::Reshape { x: source, out, shape }, inverse(&sequence)))
     }
 
     /// What leaves the partition is written as it is.

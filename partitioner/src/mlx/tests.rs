@@ -268,3 +268,40 @@ fn a_state_between_convolutions_keeps_its_order() {
     let copies = p.chains[0].iter().filter(|i| matches!(i, Instr::IdCopy { .. })).count();
     assert_eq!(copies, 1, "the new state is written in its own order\n{p}");
 }
+
+#[test]
+fn a_sequence_becomes_pixels_whatever_axes_of_size_one_are_between() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{KERNEL}method \"forward\" functional {{
+           input %k : f32[2, 2, 1, 1] = parameter @0
+           input %x : f32[1, 1, 12, 2] = user
+           %a : f32[1, 1, 2, 12] = aten.permute.default(%x, [0, 1, 3, 2])
+           %b : f32[1, 2, 3, 4] = aten.view.default(%a, [1, 2, 3, 4])
+           %c : f32[1, 2, 3, 4] = aten.conv2d.default(%b, %k)
+           return %c
+         }}"
+    ));
+    assert_eq!(main_names(&p), ["Reshape", "Conv2D", "Transpose"], "{p}");
+    assert!(p.to_string().contains("shape=[1, 3, 4, 2]"), "{p}");
+}
+
+#[test]
+fn channels_are_shuffled_as_they_lie() {
+    let (_, p) = lowered(&format!(
+        "etir 1\n{KERNEL}method \"forward\" functional {{
+           input %k : f32[2, 2, 1, 1] = parameter @0
+           input %x : f32[1, 2, 8, 8] = user
+           %a : f32[1, 2, 8, 8] = aten.conv2d.default(%x, %k)
+           %b : f32[1, 4, 8, 8] = aten.cat.default([%a, %a], 1)
+           %c : f32[1, 2, 2, 8, 8] = aten.view.default(%b, [1, 2, 2, 8, 8])
+           %d : f32[1, 2, 2, 8, 8] = aten.permute.default(%c, [0, 2, 1, 3, 4])
+           %e : f32[1, 4, 8, 8] = aten.view.default(%d, [1, 4, 8, 8])
+           %f : f32[1, 2, 8, 8] = aten.slice.Tensor(%e, 1, 0, 2, 1)
+           %g : f32[1, 2, 8, 8] = aten.conv2d.default(%f, %k)
+           %h : f32[1, 2] = aten.mean.dim(%g, [2, 3])
+           return %h
+         }}"
+    ));
+    let expected = ["Transpose", "Conv2D", "Concatenate", "Reshape", "Transpose", "Reshape", "Slice", "Conv2D", "Mean"];
+    assert_eq!(main_names(&p), expected, "{p}");
+}

@@ -1,8 +1,9 @@
-//! Resampling, padding by other elements, and windows: an index worked out when the program is made, a `Take` an axis when it runs.
+//! Resampling, padding by other elements, and windows: an index worked out when the program is made, or for resampling of
+//! symbolic sizes when it runs, and a `Take` an axis.
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, TensorType, ValueId};
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 
@@ -10,11 +11,12 @@ use super::super::call::{Call, Res};
 use super::super::consts::element;
 use super::super::cx::Cx;
 use super::Operator;
+use super::shape::broadcast_dims;
 use crate::backend::Refusal;
 
 macro_rules! upsample {
     ($nd:literal $kind:ident $($target:literal)*) => {
-        [$(Operator::new($target, |cx, call| upsample(cx, call, $nd, Kind::$kind), Kind::$kind.becomes()).when(STATIC)),*]
+        [$(Operator::new($target, |cx, call| upsample(cx, call, $nd, Kind::$kind), Kind::$kind.becomes()).when(Kind::$kind.refused())),*]
     };
 }
 
@@ -83,8 +85,15 @@ enum Kind {
 impl Kind {
     const fn becomes(self) -> &'static str {
         match self {
-            Kind::Nearest | Kind::NearestExact => "Take an axis",
+            Kind::Nearest | Kind::NearestExact => "Take, or Repeat by a whole symbolic factor, an axis",
             _ => "Take, Multiply, Add an axis and tap",
+        }
+    }
+
+    const fn refused(self) -> &'static str {
+        match self {
+            Kind::Cubic => STATIC,
+            _ => "sizes that cannot be computed",
         }
     }
 }
@@ -168,24 +177,60 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
         // Halves are mixed in single precision and rounded once.
         x = cx.cast(x, DType::Float32)?;
     }
+    let mut sizes = ty.shape.clone();
     for i in 0..nd {
-        let (n, m) = (known(ty.shape.get(lead + i))?, known(to.shape.get(lead + i))?);
+        let axis = lead + i;
+        let (Some(from), Some(target)) = (ty.shape.get(axis), to.shape.get(axis)) else {
+            return Err(Refusal::new("fewer axes than are resampled"));
+        };
         let named = if nd == 1 { "scales" } else { ["scales_d", "scales_h", "scales_w"][3 - nd + i] };
         let scale = list.get(i).and_then(Arg::as_float).or_else(|| call.arg(named).as_float());
-        let taps = taps(kind, n, m, scale, align);
-        let same = |t: &Tap| n == m && t.index.iter().enumerate().all(|(a, &b)| a as i64 == b) && t.weight.iter().all(|&w| w == 1.0);
-        if taps.first().is_some_and(same) && taps.iter().skip(1).all(|t| t.weight.iter().all(|&w| w == 0.0)) {
+        sizes[axis] = target.clone();
+        if from == target && from.as_int().is_none() && scale.is_none_or(|s| s == 1.0) {
             continue;
         }
-        let axis = (lead + i) as i32;
+        if *from == Expr::Int(1) && kind != Kind::Cubic {
+            // There is but one element to take, whatever the weights.
+            if *target != Expr::Int(1) {
+                let mut narrow = sizes.clone();
+                narrow[axis] = Expr::Int(1);
+                let (one, shape) = (x, broadcast_dims(cx, &narrow, &sizes)?);
+                x = cx.temp(|out| Instr::BroadcastTo { x: one, out, shape });
+            }
+            continue;
+        }
+        let taps = match (from.as_int(), target.as_int()) {
+            (Some(n), Some(m)) => {
+                let taps = taps(kind, n, m, scale, align);
+                let same =
+                    |t: &Tap| n == m && t.index.iter().enumerate().all(|(a, &b)| a as i64 == b) && t.weight.iter().all(|&w| w == 1.0);
+                if taps.first().is_some_and(same) && taps.iter().skip(1).all(|t| t.weight.iter().all(|&w| w == 0.0)) {
+                    continue;
+                }
+                let mut made = Vec::new();
+                for tap in taps {
+                    let index = cx.int_vector(&format!("_resample_{n}_{m}"), &tap.index, DType::Int32)?;
+                    let weight = if tap.weight.is_empty() { None } else { Some(weights(cx, &tap.weight, nd - 1 - i)?) };
+                    made.push((index, weight));
+                }
+                made
+            }
+            _ => match whole_factor(kind, from, target) {
+                Some(k) => {
+                    let one = x;
+                    x = cx.temp(|out| Instr::Repeat { x: one, out, repeats: k.into(), axis: axis as i32 });
+                    continue;
+                }
+                None => symbolic_taps(cx, kind, (from, target), scale, align, nd - 1 - i)?,
+            },
+        };
+        let axis = axis as i32;
         let mut sum: Option<Tid> = None;
-        for tap in taps {
-            let index = cx.int_vector(&format!("_resample_{n}_{m}"), &tap.index, DType::Int32)?;
+        for (index, weight) in taps {
             let from = x;
             let mut part = cx.temp(|out| Instr::Take { x: from, out, index: index.into(), axis });
-            if !tap.weight.is_empty() {
+            if let Some(b) = weight {
                 let a = part;
-                let b = weights(cx, &tap.weight, nd - 1 - i)?;
                 part = cx.temp(|out| Instr::Multiply { a, b, out });
             }
             sum = Some(match sum {
@@ -196,6 +241,89 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
         x = sum.unwrap_or(x);
     }
     cx.bind(call.out(0)?, x)
+}
+
+/// The number of times each element is repeated, where that is what taking the nearest comes to: `floor(i / k)` in single
+/// precision is exact if `1 / k` is not rounded down.
+fn whole_factor(kind: Kind, from: &Expr, to: &Expr) -> Option<i64> {
+    if !matches!(kind, Kind::Nearest | Kind::NearestExact) {
+        return None;
+    }
+    (2..=64).find(|&k| from.times(&Expr::Int(k)) == *to).filter(|&k| f64::from((1.0 / k as f64) as f32) * k as f64 >= 1.0)
+}
+
+/// The same as [`taps`] for sizes known when the program runs: slots of indices and weights, the latter with so many axes
+/// behind them.
+fn symbolic_taps<'a>(
+    cx: &mut Cx<'a>,
+    kind: Kind,
+    (from, to): (&Expr, &Expr),
+    scale: Option<f64>,
+    align_corners: bool,
+    behind: usize,
+) -> Res<Vec<(Tid, Option<Tid>)>> {
+    if kind == Kind::Cubic {
+        return Err(Refusal::new("spatial sizes must be known at export"));
+    }
+    let t = DType::Float32;
+    let less_one = |e: &Expr| e.plus(&Expr::Int(-1));
+    let one = cx.scalar(1.0, t)?;
+    let half = cx.scalar(0.5, t)?;
+    let step = if align_corners {
+        let (a, b) = (number(cx, &less_one(from))?, number(cx, &less_one(to))?);
+        // One output is the first element, whatever the step.
+        let b = cx.temp(|out| Instr::Maximum { a: b, b: one, out });
+        cx.temp(|out| Instr::Divide { a, b, out })
+    } else {
+        match scale {
+            Some(s) if s > 0.0 => cx.scalar(f64::from((1.0 / s) as f32), t)?,
+            _ => {
+                let (a, b) = (number(cx, from)?, number(cx, to)?);
+                cx.temp(|out| Instr::Divide { a, b, out })
+            }
+        }
+    };
+    let stop = cx.int(to)?;
+    let mut at = cx.temp(|out| Instr::ARange { out, start: 0.into(), stop, step: 1.into(), scalar_type: Some(t) });
+    let centred = kind == Kind::NearestExact || (kind == Kind::Linear && !align_corners);
+    if centred {
+        let a = at;
+        at = cx.temp(|out| Instr::Add { a, b: half, out });
+    }
+    let a = at;
+    at = cx.temp(|out| Instr::Multiply { a, b: step, out });
+    if kind == Kind::Linear && centred {
+        let (a, b) = (at, cx.scalar(0.0, t)?);
+        let a = cx.temp(|out| Instr::Subtract { a, b: half, out });
+        at = cx.temp(|out| Instr::Maximum { a, b, out });
+    }
+    let last = number(cx, &less_one(from))?;
+    let x = cx.temp(|out| Instr::Floor { x: at, out });
+    let low = cx.temp(|out| Instr::Minimum { a: x, b: last, out });
+    let index = cx.cast(low, DType::Int32)?;
+    if kind != Kind::Linear {
+        return Ok(vec![(index, None)]);
+    }
+    let share = cx.temp(|out| Instr::Subtract { a: at, b: low, out });
+    let mut upper = cx.temp(|out| Instr::Minimum { a: share, b: one, out });
+    for _ in 0..behind {
+        let x = upper;
+        upper = cx.temp(|out| Instr::ExpandDims { x, out, axis: -1 });
+    }
+    let lower = cx.temp(|out| Instr::Subtract { a: one, b: upper, out });
+    let next = cx.temp(|out| Instr::Add { a: low, b: one, out });
+    let next = cx.temp(|out| Instr::Minimum { a: next, b: last, out });
+    let next = cx.cast(next, DType::Int32)?;
+    Ok(vec![(index, Some(lower)), (next, Some(upper))])
+}
+
+/// A size as a number of single precision, exact up to 2^24.
+fn number(cx: &mut Cx<'_>, e: &Expr) -> Res<Tid> {
+    let v = match cx.int(e)? {
+        IntOrVid::Int(n) => FloatOrVid::Float(n as f64),
+        IntOrVid::Vid(v) => FloatOrVid::Vid(v),
+    };
+    Ok(cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type: DType::Float32 }))
 }
 
 /// A vector of factors along an axis with so many axes behind it.
