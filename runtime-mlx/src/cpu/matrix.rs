@@ -48,6 +48,11 @@ pub(super) trait Matrix: Sync {
         None
     }
 
+    /// Whether [`few`](Self::few) is the way however many rows of the other factor there are.
+    fn always_as_stored(&self) -> bool {
+        false
+    }
+
     /// Puts whole rows of the other factor in the form in which [`few`](Self::few) takes them; all rows keep one length.
     fn prepare(&self, x: Vec<f32>) -> Vec<f32> {
         x
@@ -202,10 +207,10 @@ pub(super) fn product<T: Float>(a: &dyn Matrix, b: &dyn Matrix, mut out: Vec<&mu
         return store(&zeros, (cols, 1), (0, 0), out, finish);
     }
     // The larger factor streams: by columns of the result if it is `b`, by rows if it is `a`.
-    let by_columns = cols >= rows;
+    let by_columns = cols >= rows || b.always_as_stored();
     let (resident, streamed) = if by_columns { (a, b) } else { (b, a) };
-    let few = resident.outer() <= FEW_ROWS && streamed.k_inner();
-    let held_rows = if few { FEW_ROWS } else { (RESIDENT / depth).clamp(16, RESIDENT_ROWS) };
+    let few = (resident.outer() <= FEW_ROWS || streamed.always_as_stored()) && streamed.k_inner();
+    let held_rows = if resident.outer() <= FEW_ROWS { FEW_ROWS } else { (RESIDENT / depth).clamp(16, RESIDENT_ROWS) };
     // The same on every machine, so that results are.
     let tile_rows = (streamed.outer() / 64).next_multiple_of(16).clamp(if few { 16 } else { 64 }, 128);
     let parallel = rows.saturating_mul(cols).saturating_mul(depth) >= PARALLEL_WORK;

@@ -3,6 +3,7 @@
 //! few rows meet them, multiplied as they are packed.
 
 mod codes;
+mod integer;
 mod packed;
 
 use etx_ir::DType;

@@ -54,6 +54,19 @@ pub(super) fn largest(values: &[f32]) -> f32 {
     vectorised!(fold(values, f32::NEG_INFINITY, larger, larger))
 }
 
+/// The largest magnitude that is a number; 0 if there is none.
+pub(super) fn peak(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    vectorised!(fold(values, 0.0, |m, v| larger(m, v.abs()), larger))
+}
+
+/// The integers nearest to `v·factor`, within `-top` and `top`.
+pub(super) fn to_integers(values: &[f32], factor: f32, top: f32, out: &mut [i32]) {
+    vectorised!(for (o, v) in out.iter_mut().zip(values) {
+        *o = (v * factor).clamp(-top, top).round_ties_even() as i32;
+    });
+}
+
 /// `v = (v - centre)·factor`.
 pub(super) fn normalise(values: &mut [f32], centre: f32, factor: f32) {
     vectorised!(values.iter_mut().for_each(|v| *v = (*v - centre) * factor));

@@ -8,8 +8,20 @@ pub(super) trait Codes: Copy + Send + Sync + 'static {
     /// Width of a code.
     const BITS: usize;
 
+    /// How codes become bytes, if their values are few enough whole steps.
+    const BYTES: Option<Bytes> = None;
+
     /// What a code stands for before scaling.
     fn value(code: u32) -> f32;
+}
+
+/// Codes as unsigned bytes: a code stands for `(byte - origin)·step`.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes {
+    /// The byte of each code, if it is not the code itself.
+    pub(super) table: Option<[u8; 16]>,
+    pub(super) origin: f32,
+    pub(super) step: f32,
 }
 
 /// Unsigned integers.
@@ -18,6 +30,8 @@ pub(super) struct Affine<const BITS: usize>;
 
 impl<const BITS: usize> Codes for Affine<BITS> {
     const BITS: usize = BITS;
+
+    const BYTES: Option<Bytes> = Some(Bytes { table: None, origin: 0.0, step: 1.0 });
 
     #[inline(always)]
     fn value(code: u32) -> f32 {
@@ -32,6 +46,10 @@ pub(super) struct E2m1;
 
 impl Codes for E2m1 {
     const BITS: usize = 4;
+
+    // Twice the values, from twice the least one up.
+    const BYTES: Option<Bytes> =
+        Some(Bytes { table: Some([12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0]), origin: 12.0, step: 0.5 });
 
     #[inline(always)]
     fn value(code: u32) -> f32 {

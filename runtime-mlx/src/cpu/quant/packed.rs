@@ -9,6 +9,7 @@ use super::super::matrix::{Matrix, few_by_panels};
 use super::super::vector;
 use super::Parts;
 use super::codes::{Codes, code, unpack};
+use super::integer::{self, Layout};
 
 /// Lanes that the loops below work on side by side: a vector of the widest processors, two or four of others.
 const LANES: usize = 16;
@@ -18,12 +19,15 @@ pub(super) struct Packed<'a, C> {
     parts: Parts<'a>,
     words: usize,
     groups: usize,
+    /// How rows are multiplied as integers, where they can be.
+    integer: Option<Layout>,
     codes: PhantomData<C>,
 }
 
 impl<'a, C: Codes> Packed<'a, C> {
     pub(super) fn new(parts: Parts<'a>) -> Self {
-        Packed { words: parts.width * C::BITS / 32, groups: parts.width / parts.group, parts, codes: PhantomData }
+        let integer = Layout::new::<C>(parts.width, parts.group);
+        Packed { words: parts.width * C::BITS / 32, groups: parts.width / parts.group, integer, parts, codes: PhantomData }
     }
 
     /// Words that hold whole codes, and the codes in them: one word, or as many as a code has bits if codes straddle.
@@ -79,8 +83,15 @@ impl<C: Codes> Matrix for Packed<'_, C> {
         }
     }
 
-    /// Each row in the order of [`multiply`], then the sum over each group.
+    fn always_as_stored(&self) -> bool {
+        self.integer.is_some()
+    }
+
+    /// Each row in the order of [`multiply`], then the sum over each group; or as integers.
     fn prepare(&self, x: Vec<f32>) -> Vec<f32> {
+        if let Some(layout) = self.integer {
+            return layout.prepare(&x);
+        }
         if !self.direct() {
             return x;
         }
@@ -102,7 +113,9 @@ impl<C: Codes> Matrix for Packed<'_, C> {
     }
 
     fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
-        if self.direct() {
+        if let Some(layout) = self.integer {
+            integer::few::<C>(layout, &self.parts, outer.start, x, out);
+        } else if self.direct() {
             Arch::new().dispatch(Few { matrix: self, outer, x, out });
         } else {
             few_by_panels(self, outer, x, out);
@@ -277,5 +290,55 @@ impl<C: Codes> Matrix for Turned<'_, C> {
 
     fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
         few_by_panels(self, outer, x, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::Scalar;
+
+    use super::super::Factors;
+    use super::super::codes::{Affine, E2m1, E4m3};
+    use super::*;
+
+    fn check<C: Codes>() {
+        // Rows with and without a part that fills no vector.
+        for (width, group, count) in [(512, 32, 3), (1120, 32, 2), (96, 32, 1)] {
+            let noise = |seed: u32| {
+                std::iter::successors(Some(seed), |s| Some(s.wrapping_mul(1664525).wrapping_add(1013904223))).map(|s| s >> 7 & 0xff_ffff)
+            };
+            let floats = |n: usize, seed| noise(seed).take(n).map(|s| s as f32 / (1 << 23) as f32 - 1.0).collect::<Vec<f32>>();
+            // No code of E4M3 that is not a number.
+            let words: Vec<u32> =
+                noise(1).zip(noise(2)).take(count * width * C::BITS / 32).map(|(a, b)| (a << 9 ^ b) & 0xbfbf_bfbf).collect();
+            let (scales, biases) = (floats(count * width / group, 3), floats(count * width / group, 4));
+            let parts = Parts { words: &words, scales: Factors::F32(&scales), biases: Some(Factors::F32(&biases)), width, group };
+            let matrix = Packed::<C> { integer: None, ..Packed::new(parts) };
+            for rows in [1, 5] {
+                let x = floats(rows * width, 5);
+                let mut panels = vec![0f32; rows * count];
+                few_by_panels(&matrix, 0..count, &x, &mut panels);
+                let x = matrix.prepare(x);
+                let (mut wide, mut scalar) = (vec![0f32; rows * count], vec![0f32; rows * count]);
+                Arch::new().dispatch(Few { matrix: &matrix, outer: 0..count, x: &x, out: &mut wide });
+                Few { matrix: &matrix, outer: 0..count, x: &x, out: &mut scalar }.with_simd(Scalar::new());
+                let largest = panels.iter().fold(1f32, |m, v| m.max(v.abs()));
+                for ((w, s), p) in wide.iter().zip(&scalar).zip(&panels) {
+                    assert!((w - s).abs() <= 1e-5 * largest && (s - p).abs() <= 1e-5 * largest, "{} bits: {w}, {s}, {p}", C::BITS);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_scalars_and_panels_agree() {
+        check::<Affine<2>>();
+        check::<Affine<3>>();
+        check::<Affine<4>>();
+        check::<Affine<5>>();
+        check::<Affine<6>>();
+        check::<Affine<8>>();
+        check::<E2m1>();
+        check::<E4m3>();
     }
 }
