@@ -1,5 +1,7 @@
 //! Weights that are made out of other weights, described.
 
+pub(crate) mod gguf;
+
 use std::sync::Arc;
 
 use etx_ir::DType;
@@ -39,17 +41,56 @@ fn piece<'a>(data: &'a TensorData, offset: u64, len: usize, held: &'a mut Vec<u8
     Ok(held)
 }
 
-/// Signed 8-bit codes, one a byte, as a little-endian stream of unsigned ones of `bits` bits, a row at a time
-/// (`mlx-patterns.md` §2.2).
+/// Pieces of the tensor are multiples of so many elements.
+fn elements_at_once(data: &TensorData) -> u64 {
+    data.granule().div_ceil(data.dtype().size() as u64)
+}
+
+fn least_common_multiple(a: u64, b: u64) -> u64 {
+    let (mut x, mut y) = (a.max(1), b.max(1));
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}
+
+/// Codes, one a byte, as a little-endian stream of unsigned ones of `bits` bits, a row at a time (`mlx-patterns.md` §2.2).
 struct Pack {
     codes: [TensorData; 1],
+    layout: Layout,
     columns: usize,
-    bits: usize,
+}
+
+/// How codes become a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Width of a code in the stream.
+    pub(crate) bits: usize,
+    /// What is added to a code to make it unsigned.
+    pub(crate) offset: i16,
+    /// Each so many codes of a row …
+    pub(crate) group: usize,
+    /// … take the room of this many; what is left over is zeros.
+    pub(crate) padded: usize,
+}
+
+impl Layout {
+    /// Signed codes without gaps, in rows of `columns`.
+    pub(crate) fn dense(bits: usize, columns: usize) -> Self {
+        Self { bits, offset: 1 << (bits - 1), group: columns, padded: columns }
+    }
+
+    /// Length of the rows that hold `columns` codes.
+    fn width(&self, columns: usize) -> usize {
+        columns / self.group.max(1) * self.padded
+    }
 }
 
 impl Derive for Pack {
     fn recipe(&self) -> String {
-        format!("pack {} bits, rows of {}", self.bits, self.columns)
+        let Layout { bits, offset, group, padded } = self.layout;
+        let signed = self.codes[0].dtype() == DType::Int8;
+        format!("pack {bits} bits, rows of {}, from {offset}, {group} in {padded}, signed {signed}", self.columns)
     }
 
     fn inputs(&self) -> &[TensorData] {
@@ -57,28 +98,49 @@ impl Derive for Pack {
     }
 
     fn granule(&self) -> u64 {
-        (self.columns * self.bits / 8) as u64
+        (self.layout.width(self.columns) * self.layout.bits / 8) as u64
     }
 
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let row_bytes = self.columns * self.bits / 8;
+        let Layout { bits, offset: zero, group, padded } = self.layout;
+        let row_bytes = self.granule() as usize;
         if row_bytes == 0 {
             return Ok(());
         }
-        let zero = 1i16 << (self.bits - 1);
-        let mask = (1u64 << self.bits) - 1;
+        let mask = (1i16 << bits) - 1;
+        // A signed code with its sign turned is what it is above the least one.
+        let (flip, zero) = if self.codes[0].dtype() == DType::Int8 { (0x80, zero - 128) } else { (0, zero) };
         let mut held = Vec::new();
         let mut row = offset / row_bytes as u64;
         for rows in out.chunks_mut(row_bytes * ROWS_AT_ONCE) {
             let n = rows.len() / row_bytes;
             let codes = piece(&self.codes[0], row * self.columns as u64, n * self.columns, &mut held)?;
-            // Eight codes fill `bits` whole bytes; rows are whole words, so they divide evenly.
-            for (eight, bytes) in codes.chunks_exact(8).zip(rows.chunks_exact_mut(self.bits)) {
-                let mut word = 0u64;
-                for (i, &q) in eight.iter().enumerate() {
-                    word |= ((i16::from(q as i8) + zero) as u64 & mask) << (i * self.bits);
+            let mut outside = 0;
+            let mut word_of = |codes: &[u8]| {
+                codes.iter().enumerate().fold(0u64, |word, (i, &q)| {
+                    let q = i16::from(q ^ flip) + zero;
+                    outside |= q & !mask;
+                    word | u64::from((q & mask) as u16) << (i * bits)
+                })
+            };
+            for (codes, bytes) in codes.chunks_exact(group).zip(rows.chunks_exact_mut(padded * bits / 8)) {
+                // Eight codes fill `bits` whole bytes.
+                let (eights, rest) = codes.as_chunks::<8>();
+                let (full, mut left) = bytes.split_at_mut(eights.len() * bits);
+                for (eight, bytes) in eights.iter().zip(full.chunks_exact_mut(bits)) {
+                    bytes.copy_from_slice(&word_of(eight).to_le_bytes()[..bits]);
                 }
-                bytes.copy_from_slice(&word.to_le_bytes()[..self.bits]);
+                for byte in word_of(rest).to_le_bytes().iter().take(bits) {
+                    if let Some((first, others)) = std::mem::take(&mut left).split_first_mut() {
+                        *first = *byte;
+                        left = others;
+                    }
+                }
+                left.fill(0);
+            }
+            if outside != 0 {
+                let what = format!("a code among rows {row} to {} is outside of its {bits} bits", row + n as u64);
+                return Err(Error::new(ErrorKind::Weight, what).help("quantise the weight again, or declare the range of its codes"));
             }
             row += n as u64;
         }
@@ -86,21 +148,73 @@ impl Derive for Pack {
     }
 }
 
-/// Packs signed codes `[rows…, columns]` into `[rows…, columns * bits / 32]` words.
+/// Packs codes `[rows…, columns]` into `[rows…, width * bits / 32]` words.
 ///
 /// # Errors
-/// When a row does not fill whole words.
-pub(crate) fn packed(codes: &TensorData, bits: usize) -> Result<TensorData, Error> {
-    let columns = codes.shape().last().copied().unwrap_or(0);
-    if !(columns * bits as u64).is_multiple_of(32) {
-        return Err(Error::new(ErrorKind::Weight, format!("{columns} codes of {bits} bits do not fill 32-bit words")));
+/// When a row does not fill whole words or whole groups, or codes are not bytes.
+pub(crate) fn packed(codes: &TensorData, layout: Layout) -> Result<TensorData, Error> {
+    let columns = codes.shape().last().map_or(0, |&n| n as usize);
+    let width = layout.width(columns);
+    if layout.group == 0 || !columns.is_multiple_of(layout.group) || !(width * layout.bits).is_multiple_of(32) {
+        let what = format!("{columns} codes of {} bits in groups of {} do not fill 32-bit words", layout.bits, layout.group);
+        return Err(Error::new(ErrorKind::Weight, what));
+    }
+    if !matches!(codes.dtype(), DType::Int8 | DType::UInt8) {
+        return Err(Error::new(ErrorKind::Weight, format!("codes of type {}", codes.dtype())));
     }
     let mut shape = codes.shape().to_vec();
     if let Some(last) = shape.last_mut() {
-        *last = columns * bits as u64 / 32;
+        *last = (width * layout.bits / 32) as u64;
     }
-    let recipe = Pack { codes: [codes.clone()], columns: columns as usize, bits };
+    let recipe = Pack { codes: [codes.clone()], layout, columns };
     TensorData::derived(DType::UInt32, shape, Arc::new(recipe))
+}
+
+/// Several codes a byte as one signed code a byte: the middle code of each width is 0.
+struct Unpacked {
+    bytes: [TensorData; 1],
+    per_byte: usize,
+    high_first: bool,
+}
+
+impl Derive for Unpacked {
+    fn recipe(&self) -> String {
+        format!("unpack {} a byte, high first {}", self.per_byte, self.high_first)
+    }
+
+    fn inputs(&self) -> &[TensorData] {
+        &self.bytes
+    }
+
+    fn granule(&self) -> u64 {
+        self.per_byte as u64 * elements_at_once(&self.bytes[0])
+    }
+
+    fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let (n, bits) = (self.per_byte, 8 / self.per_byte);
+        let mut held = Vec::new();
+        let bytes = piece(&self.bytes[0], offset / n as u64, out.len() / n, &mut held)?;
+        for (byte, codes) in bytes.iter().zip(out.chunks_exact_mut(n)) {
+            for (i, code) in codes.iter_mut().enumerate() {
+                let place = if self.high_first { n - 1 - i } else { i };
+                let unsigned = byte >> (place * bits) & ((1 << bits) - 1);
+                *code = unsigned.wrapping_sub(1 << (bits - 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Codes of `8 / per_byte` bits that lie side by side in bytes, as signed bytes.
+///
+/// # Errors
+/// When the last axis has too many codes to count.
+pub(crate) fn unpacked(bytes: &TensorData, per_byte: usize, high_first: bool) -> Result<TensorData, Error> {
+    let mut shape = bytes.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = last.saturating_mul(per_byte as u64);
+    }
+    TensorData::derived(DType::Int8, shape, Arc::new(Unpacked { bytes: [bytes.clone()], per_byte, high_first }))
 }
 
 /// `-scale * (zero + offset)` in the type of the scales, rounding after each step as the reference does.
@@ -120,7 +234,9 @@ impl Derive for Bias {
     }
 
     fn granule(&self) -> u64 {
-        self.parts.first().map_or(1, |s| s.dtype().size() as u64)
+        // As many elements as every part can be asked for.
+        let elements = self.parts.iter().map(elements_at_once).fold(1, least_common_multiple);
+        self.parts.first().map_or(1, |s| s.dtype().size() as u64 * elements)
     }
 
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
@@ -183,7 +299,7 @@ impl Derive for RepeatLast {
     }
 
     fn granule(&self) -> u64 {
-        (self.source[0].dtype().size() * self.times) as u64
+        elements_at_once(&self.source[0]) * (self.source[0].dtype().size() * self.times) as u64
     }
 
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
@@ -283,25 +399,39 @@ pub(crate) fn batch_norm_line(
     Ok((line(false)?, line(true)?))
 }
 
-/// Whether every element is one of `low..=high`. Reads the weight.
-///
-/// # Errors
-/// When it cannot be read.
-pub(crate) fn is_within(data: &TensorData, low: f32, high: f32) -> Result<bool, Error> {
+/// The first element that `wrong` says so of, with its place. Reads the weight.
+fn find(data: &TensorData, wrong: impl Fn(f32) -> bool) -> Result<Option<(u64, f32)>, Error> {
     let size = data.dtype().size();
     let step = (1 << 20) / size * size;
     let mut held = Vec::new();
     let mut at = 0;
     while at < data.byte_len() {
         let n = step.min((data.byte_len() - at) as usize);
-        for x in piece(data, at, n, &mut held)?.chunks_exact(size) {
-            if !(low..=high).contains(&number(data.dtype(), x)?) {
-                return Ok(false);
+        for (i, b) in (0..).zip(piece(data, at, n, &mut held)?.chunks_exact(size)) {
+            let x = number(data.dtype(), b)?;
+            if wrong(x) {
+                return Ok(Some((at / size as u64 + i, x)));
             }
         }
         at += n as u64;
     }
-    Ok(true)
+    Ok(None)
+}
+
+/// Whether every element is one of `low..=high`. Reads the weight.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn is_within(data: &TensorData, low: f32, high: f32) -> Result<bool, Error> {
+    Ok(find(data, |x| !(low..=high).contains(&x))?.is_none())
+}
+
+/// The place and value of the first element that is NaN or infinite. Reads the weight.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn first_not_finite(data: &TensorData) -> Result<Option<(u64, f32)>, Error> {
+    find(data, |x| !x.is_finite())
 }
 
 fn element_as(t: DType, x: f32) -> f32 {
@@ -317,6 +447,7 @@ fn number(t: DType, b: &[u8]) -> Result<f32, Error> {
         (DType::Int8, &[a, ..]) => f32::from(a as i8),
         (DType::UInt8, &[a, ..]) => f32::from(a),
         (DType::Int32, &[a, b, c, d, ..]) => i32::from_le_bytes([a, b, c, d]) as f32,
+        (DType::Int64, &[a, b, c, d, e, f, g, h]) => i64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
         (DType::Float32, &[a, b, c, d, ..]) => f32::from_le_bytes([a, b, c, d]),
         (DType::Float16, &[a, b, ..]) => f16::from_le_bytes([a, b]).to_f32(),
         (DType::BFloat16, &[a, b, ..]) => bf16::from_le_bytes([a, b]).to_f32(),
@@ -395,13 +526,13 @@ mod tests {
     fn codes_are_packed_from_the_lowest_bit_on() {
         let codes: Vec<u8> = (0..32).map(|i| (i % 8 - 4) as i8 as u8).collect();
         let data = TensorData::inline(DType::Int8, vec![1, 32], codes.clone()).unwrap();
-        for bits in [2usize, 4, 5, 6, 8] {
-            let data = if bits == 2 {
+        for bits in [2usize, 3, 4, 5, 6, 8] {
+            let data = if bits < 4 {
                 TensorData::inline(DType::Int8, vec![1, 32], codes.iter().map(|&q| ((q as i8) / 2) as u8).collect::<Vec<_>>()).unwrap()
             } else {
                 data.clone()
             };
-            let words = packed(&data, bits).unwrap().to_vec().unwrap();
+            let words = packed(&data, Layout::dense(bits, 32)).unwrap().to_vec().unwrap();
             let source = data.bytes().unwrap();
             for (i, &q) in source.iter().enumerate() {
                 let code = (0..bits).map(|b| usize::from(words[(i * bits + b) / 8] >> ((i * bits + b) % 8) & 1) << b).sum::<usize>();
@@ -413,10 +544,37 @@ mod tests {
     #[test]
     fn pieces_of_a_packed_weight_are_its_rows() {
         let data = TensorData::inline(DType::Int8, vec![3, 8], (0..24u8).map(|i| i % 7).collect::<Vec<_>>()).unwrap();
-        let all = packed(&data, 4).unwrap();
+        let all = packed(&data, Layout::dense(4, 8)).unwrap();
         let mut row = vec![0; 4];
         all.produce(4, &mut row).unwrap();
         assert_eq!(row, all.to_vec().unwrap()[4..8]);
+    }
+
+    #[test]
+    fn groups_that_are_too_short_are_padded_with_zeros() {
+        let data = TensorData::inline(DType::UInt8, vec![2, 6], (0..12u8).collect::<Vec<_>>()).unwrap();
+        let layout = Layout { bits: 4, offset: 0, group: 3, padded: 8 };
+        let all = packed(&data, layout).unwrap();
+        assert_eq!(all.shape(), [2, 2]);
+        assert_eq!(all.to_vec().unwrap(), [0x10, 2, 0, 0, 0x43, 5, 0, 0, 0x76, 8, 0, 0, 0xa9, 0xb, 0, 0]);
+        assert!(packed(&data, Layout { group: 4, ..layout }).is_err(), "groups must divide rows");
+    }
+
+    #[test]
+    fn codes_side_by_side_are_taken_apart() {
+        let bytes = TensorData::inline(DType::UInt8, vec![1, 2], vec![0x8f, 0x70]).unwrap();
+        let halves = unpacked(&bytes, 2, true).unwrap();
+        assert_eq!(halves.to_vec().unwrap().iter().map(|&b| b as i8).collect::<Vec<_>>(), [0, 7, -1, -8]);
+        let quarters = unpacked(&bytes, 4, false).unwrap();
+        assert_eq!(quarters.to_vec().unwrap().iter().map(|&b| b as i8).collect::<Vec<_>>(), [1, 1, -2, 0, -2, -2, 1, -1]);
+    }
+
+    #[test]
+    fn codes_outside_of_their_range_are_an_error() {
+        let data = TensorData::inline(DType::Int8, vec![1, 8], vec![0, 1, 2, 3, 8, 0, 0, 0]).unwrap();
+        let e = packed(&data, Layout::dense(4, 8)).unwrap().to_vec().unwrap_err();
+        assert!(e.to_string().contains("outside of its 4 bits"), "{e}");
+        assert!(packed(&data, Layout::dense(5, 8)).is_err(), "rows of 40 bits");
     }
 
     #[test]

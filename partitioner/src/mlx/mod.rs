@@ -68,6 +68,7 @@ impl Backend for Mlx {
             ops::lower(&mut cx, Call::new(graph, id))
                 .map_err(|e| bug(graph.node(id).name.as_ref(), graph.node(id).source.as_deref(), &e))?;
         }
+        cx.check_scales()?;
         cx.settle_biases()?;
         start_state(&mut cx)?;
         slots::finish(cx, partition.number, partition.outputs).map_err(|e| bug("outputs", None, &e))

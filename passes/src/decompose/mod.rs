@@ -6,6 +6,7 @@ mod index;
 mod linear;
 mod norm;
 mod pen;
+mod quantise;
 mod recurrent;
 mod reduce;
 mod shape;

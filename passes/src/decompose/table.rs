@@ -3,7 +3,7 @@
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::{Formula, activation, attention, index, linear, norm, recurrent, reduce, shape, special, spectral};
+use super::{Formula, activation, attention, index, linear, norm, quantise, recurrent, reduce, shape, special, spectral};
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
 pub(super) const TABLE: &[(&[OpId], Formula)] = &[
@@ -82,6 +82,42 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.imag.default")], spectral::imag),
     (&[op!("aten.stft.center")], spectral::stft_center),
     (&[op!("aten.reflection_pad1d.default")], spectral::reflection_pad),
+    // Quantisation of what is computed.
+    (
+        &[
+            op!("torchao.quantize_affine.default"),
+            op!("quantized_decomposed.quantize_per_tensor.default"),
+            op!("quantized_decomposed.quantize_per_tensor.tensor"),
+            op!("quantized_decomposed.quantize_per_channel.default"),
+            op!("quantized_decomposed.quantize_per_channel_group.default"),
+            op!("quantized_decomposed.quantize_per_token.default"),
+        ],
+        quantise::quantize,
+    ),
+    (
+        &[
+            op!("torchao.dequantize_affine.default"),
+            op!("quantized_decomposed.dequantize_per_tensor.default"),
+            op!("quantized_decomposed.dequantize_per_tensor.tensor"),
+            op!("quantized_decomposed.dequantize_per_channel.default"),
+            op!("quantized_decomposed.dequantize_per_channel_group.default"),
+            op!("quantized_decomposed.dequantize_per_token.default"),
+        ],
+        quantise::dequantize,
+    ),
+    (&[op!("torchao.choose_qparams_affine.default")], quantise::choose_affine),
+    (
+        &[op!("quantized_decomposed.choose_qparams.tensor"), op!("quantized_decomposed.choose_qparams_symmetric.tensor")],
+        quantise::choose_per_tensor,
+    ),
+    (
+        &[
+            op!("quantized_decomposed.choose_qparams_per_token_asymmetric.default"),
+            op!("quantized_decomposed._choose_qparams_per_token_asymmetric_impl.default"),
+        ],
+        quantise::choose_per_token,
+    ),
+    (&[op!("aten._int_mm.default"), op!("torchao.int_matmul.default")], quantise::int_mm),
     // Branches.
     (&[op!("higher_order.cond")], special::cond),
 ];

@@ -58,6 +58,8 @@ pub(crate) struct Part<'a> {
     /// From the start of the file.
     pub(crate) offset: u64,
     pub(crate) source: Source<'a>,
+    /// What it is, for messages.
+    pub(crate) name: &'a str,
 }
 
 pub(crate) enum Source<'a> {
@@ -198,10 +200,10 @@ impl<'a> Area<'a> {
         Ok(number)
     }
 
-    fn tensor(&mut self, offset: u64, data: &'a TensorData) {
+    fn tensor(&mut self, offset: u64, data: &'a TensorData, name: &'a str) {
         self.weight_bytes += data.byte_len();
         if data.byte_len() > 0 {
-            self.parts.push(Part { offset, source: Source::Tensor(data) });
+            self.parts.push(Part { offset, source: Source::Tensor(data), name });
         }
     }
 
@@ -217,7 +219,7 @@ impl<'a> Area<'a> {
         let mut size = 0;
         let mut placed = BTreeMap::new();
         let mut offsets = vec![0];
-        for (i, (first, &data)) in share(&refs)?.into_iter().zip(&refs).enumerate() {
+        for (i, (first, &data)) in share(&refs, &|i| format!("tensor {i} of the program"))?.into_iter().zip(&refs).enumerate() {
             let at = match placed.get(&first) {
                 Some(&at) => {
                     self.was_shared(data);
@@ -226,7 +228,7 @@ impl<'a> Area<'a> {
                 None => {
                     let at = align(size, alignment)?;
                     placed.insert(i, at);
-                    self.tensor(add(start, at)?, data);
+                    self.tensor(add(start, at)?, data, "a tensor of the program");
                     size = add(at, data.byte_len())?;
                     at
                 }
@@ -256,7 +258,7 @@ impl<'a> Area<'a> {
                     Some(&number) => number,
                     None => {
                         let start = self.start(1)?;
-                        self.parts.push(Part { offset: start, source: Source::Bytes(payload) });
+                        self.parts.push(Part { offset: start, source: Source::Bytes(payload), name: "a payload" });
                         self.payload_bytes += payload.len() as u64;
                         let number = self.close(start, payload.len() as u64)?;
                         segment_of.insert(payload, number);
@@ -274,7 +276,9 @@ impl<'a> Area<'a> {
         let mut segment_of = BTreeMap::new();
         let mut keys: BTreeMap<&str, usize> = BTreeMap::new();
         let mut entries = Vec::new();
-        for (i, (first, blob)) in share(&refs)?.into_iter().zip(blobs).enumerate() {
+        for (i, (first, blob)) in
+            share(&refs, &|i| blobs.get(i).map_or_else(String::new, |b| b.key.clone()))?.into_iter().zip(blobs).enumerate()
+        {
             if let Some(&known) = keys.get(blob.key.as_str()) {
                 if known == first {
                     continue;
@@ -290,7 +294,7 @@ impl<'a> Area<'a> {
                 }
                 None => {
                     let start = self.start(u64::from(blob.alignment))?;
-                    self.tensor(start, &blob.data);
+                    self.tensor(start, &blob.data, &blob.key);
                     let number = self.close(start, blob.data.byte_len())?;
                     segment_of.insert(i, number);
                     number

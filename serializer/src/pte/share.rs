@@ -18,11 +18,11 @@ const SAMPLE: u64 = 4096;
 /// Bytes compared or hashed at a time.
 const BLOCK: u64 = 1 << 16;
 
-/// For each blob, the number of the first one with the same bytes (often its own).
+/// For each blob, the number of the first one with the same bytes (often its own). `name` says what a blob is, for messages.
 ///
 /// # Errors
 /// When bytes that have to be compared cannot be produced.
-pub(crate) fn share(blobs: &[&TensorData]) -> Result<Vec<usize>> {
+pub(crate) fn share(blobs: &[&TensorData], name: &(dyn Fn(usize) -> String + Sync)) -> Result<Vec<usize>> {
     let mut first: Vec<usize> = Vec::with_capacity(blobs.len());
     let mut by_identity = BTreeMap::new();
     for (i, blob) in blobs.iter().enumerate() {
@@ -35,8 +35,9 @@ pub(crate) fn share(blobs: &[&TensorData]) -> Result<Vec<usize>> {
         }
     }
     let groups = by_len.into_values().filter(|g| g.len() > 1).collect();
-    let groups = refine(groups, |data| fingerprint(data, SAMPLE))?;
-    let groups = refine(groups, |data| fingerprint(data, u64::MAX))?;
+    let of = |m: &Member<'_>, limit| fingerprint(m.data, limit).map_err(|e| e.within(name(m.number)));
+    let groups = refine(groups, |m| of(m, SAMPLE))?;
+    let groups = refine(groups, |m| of(m, u64::MAX))?;
 
     let equal: Vec<Vec<(usize, usize)>> = groups.par_iter().map(|group| pairs(group)).collect::<Result<_>>()?;
     for (number, same) in equal.into_iter().flatten() {
@@ -56,10 +57,10 @@ struct Member<'a> {
 }
 
 /// Splits groups by a key of their members; those alone with theirs are dropped.
-fn refine<'a>(groups: Vec<Vec<Member<'a>>>, key: impl Fn(&TensorData) -> Result<u64> + Sync) -> Result<Vec<Vec<Member<'a>>>> {
+fn refine<'a>(groups: Vec<Vec<Member<'a>>>, key: impl Fn(&Member<'_>) -> Result<u64> + Sync) -> Result<Vec<Vec<Member<'a>>>> {
     let mut out = Vec::new();
     for group in groups {
-        let keys: Vec<u64> = group.par_iter().map(|m| key(m.data)).collect::<Result<_>>()?;
+        let keys: Vec<u64> = group.par_iter().map(&key).collect::<Result<_>>()?;
         let mut parts: BTreeMap<u64, Vec<Member<'a>>> = BTreeMap::new();
         for (member, key) in group.into_iter().zip(keys) {
             parts.entry(key).or_default().push(member);
@@ -160,7 +161,7 @@ mod tests {
         let derived = |granule| TensorData::derived(DType::UInt8, vec![200_000], Arc::new(Copy([whole.clone()], granule))).unwrap();
         let (d7, d4096) = (derived(7), derived(4096));
         let blobs = [&inline(&late), &whole, &d7, &inline(&[]), &d4096, &inline(&long), &inline(&[]), &inline(&late), &d7];
-        assert_eq!(share(&blobs).unwrap(), [0, 1, 1, 3, 1, 1, 3, 0, 1]);
+        assert_eq!(share(&blobs, &|i| i.to_string()).unwrap(), [0, 1, 1, 3, 1, 1, 3, 0, 1]);
     }
 
     #[test]
@@ -181,6 +182,6 @@ mod tests {
             }
         }
         let odd = TensorData::derived(DType::UInt8, vec![5], Arc::new(Untouchable)).unwrap();
-        assert_eq!(share(&[&odd, &inline(&[1; 4]), &odd]).unwrap(), [0, 1, 0]);
+        assert_eq!(share(&[&odd, &inline(&[1; 4]), &odd], &|i| i.to_string()).unwrap(), [0, 1, 0]);
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn stream(layout: &Layout<'_>, file: &File, progress: &(dyn Fn(u64, u
         while at < end {
             let len = piece_len(t).min(end - at);
             buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
-            fill(t, at, buffer)?;
+            fill(t, at, buffer).map_err(|e| e.within(part.name))?;
             put(file, buffer, part.offset + at)?;
             at += len;
         }

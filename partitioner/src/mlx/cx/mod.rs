@@ -90,6 +90,8 @@ pub(crate) struct Cx<'a> {
     /// Values that leave the partition.
     outputs: Vec<ValueId>,
     zero_points: Vec<ZeroPoints>,
+    /// Scales that have to be numbers, by name.
+    finite: BTreeMap<&'a str, TensorData>,
     /// Whether lowerings may look at the bytes of weights: when a program is made, not when a verdict is asked for.
     pub(crate) reads_weights: bool,
 }
@@ -139,6 +141,7 @@ impl<'a> Cx<'a> {
             reads: Vec::new(),
             outputs: outputs.to_vec(),
             zero_points: Vec::new(),
+            finite: BTreeMap::new(),
             reads_weights: false,
         };
         for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
@@ -300,6 +303,26 @@ impl<'a> Cx<'a> {
             self.init.push(Instr::Multiply { a: z.scales, b, out: z.biases });
         }
         Ok(())
+    }
+
+    /// Asks for a look at stored scales when the program is made.
+    pub(crate) fn must_be_finite(&mut self, name: &'a str, data: &TensorData) {
+        self.finite.insert(name, data.clone());
+    }
+
+    /// Fails if scales are no numbers, with all of them. Reads those that are stored.
+    pub(crate) fn check_scales(&self) -> Result<(), etx_ir::error::Error> {
+        let mut wrong = Vec::new();
+        for (name, data) in self.finite.iter().filter(|(_, data)| data.bytes().is_some()) {
+            if let Some((at, value)) = super::derive::first_not_finite(data)? {
+                wrong.push(format!("scale {at} of weight {name} is {value}"));
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(etx_ir::error::Error::many(etx_ir::error::ErrorKind::Weight, wrong)
+            .help("the quantised weights are damaged, or were quantised from weights that are no numbers; quantise them again"))
     }
 
     /// A 1-d constant of 64-bit or 32-bit integers.

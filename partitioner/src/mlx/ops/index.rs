@@ -41,7 +41,8 @@ fn embedding<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         && let Some(Ok(q)) = super::quant::dequantised(cx, &call, call.value("weight")?)
         && q.is_plain()
     {
-        let rows = q.rows(cx, index, call.out_ty(0)?.dtype);
+        let to = call.out_ty(0)?;
+        let rows = q.rows(cx, index, to.dtype, &to.shape)?;
         return cx.bind(call.out(0)?, rows);
     }
     let x = cx.tensor(call.value("weight")?)?;

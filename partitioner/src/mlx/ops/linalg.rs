@@ -34,9 +34,9 @@ fn multiply(mat1: Tid, mat2: Tid, bias: Option<Tid>, alpha: f32, beta: f32) -> i
 fn linear<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let x = factor(cx, &call, "input")?;
     if let Some(Ok(q)) = super::quant::dequantised(cx, &call, call.value("weight")?)
-        && q.multiplies()
+        && q.is_plain()
     {
-        let mut y = q.product(cx, x);
+        let mut y = q.product(cx, x, &call.ty("input")?.shape)?;
         if !call.is_none("bias") {
             let (a, b) = (y, factor(cx, &call, "bias")?);
             y = cx.temp(|out| Instr::Add { a, b, out });

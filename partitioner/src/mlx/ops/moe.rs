@@ -10,7 +10,7 @@ use etx_ir::weights::TensorData;
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
-use super::super::derive::{biases, is_within, packed};
+use super::super::derive::{Layout, biases, is_within, packed};
 use super::Operator;
 use super::linalg::factor;
 use crate::backend::Refusal;
@@ -99,7 +99,7 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
             // The argument says four bits whatever they are, so the codes themselves decide, once they may be read.
             let narrow = cx.reads_weights && is_within(w, -8.0, 7.0).map_err(|e| Refusal::new(e.to_string()))?;
             let bits = if narrow { 4 } else { 8 };
-            (bits, packed(w, bits as usize))
+            (bits, packed(w, Layout::dense(bits as usize, columns as usize)))
         }
         _ => return Err(call.refuse("w", "codes must be int8, or uint8 holding two")),
     };

@@ -1,0 +1,185 @@
+"""Quantised weights, activations and caches, as torchao, PyTorch's own quantiser and ExecuTorch store them.
+
+What the reference makes of most of these is nothing: it lacks the width, the group, or the operator. Eager PyTorch's answer counts.
+"""
+import executorch.exir.passes._quant_patterns_and_replacements  # noqa: F401  registers the quantised embeddings
+import torch
+from executorch.extension.llm.export.gguf import ExportableGGUFTensor
+from torch import nn
+from torch.export import Dim
+from torch.nn import functional as F
+from torchao.quantization import (
+    Int8DynamicActivationInt8WeightConfig,
+    Int8DynamicActivationIntxWeightConfig,
+    Int8WeightOnlyConfig,
+    IntxWeightOnlyConfig,
+    MappingType,
+    quantize_,
+)
+from torchao.quantization.granularity import PerAxis, PerGroup
+
+from case import call, case
+
+NONE = "the reference has no lowering for it"
+
+
+def linear(config, inner=64, out=8, bias=True, dtype=torch.float32):
+    layer = nn.Linear(inner, out, bias=bias, dtype=dtype)
+    quantize_(layer, config)
+    return layer
+
+
+def blocks(kind, rows, columns, dtype):
+    """Random blocks whose scales are ordinary numbers; some sub-blocks have no scale, only a minimum."""
+    size = {"q4_k": 144, "q5_k": 176, "q6_k": 210}[kind]
+    raw = torch.randint(0, 256, (rows, columns // 256, size), dtype=torch.uint8)
+    factor = (torch.rand(rows, columns // 256) * 0.002 + 0.001).half().view(torch.uint8).reshape(rows, columns // 256, 2)
+    if kind == "q6_k":
+        raw[..., 208:210] = factor
+    else:
+        raw[..., 0:2] = factor
+        raw[..., 2:4] = factor.flip(0)
+        raw[:, 0, 4] = 0
+    return nn.Parameter(ExportableGGUFTensor.from_raw(raw.reshape(rows, -1), kind, dtype), requires_grad=False)
+
+
+@case(steps=lambda: [call(torch.randn(n, 512)) for n in (2, 1, 3)], dynamic=lambda: {"x": {0: Dim("n", min=1, max=8)}}, functional=True,
+      reference_wrong="blocks of six bits become Metal source; sub-blocks without scale lose their minimum")
+class gguf_linear(nn.Module):
+    """Linear layers over GGML's K-quants, in float32: exactly the values of the blocks, also where a sub-block has no scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(512, 8) for _ in range(3))
+        for layer, kind in zip(self.layers, ("q4_k", "q5_k", "q6_k")):
+            layer.weight = blocks(kind, 8, 512, torch.float32)
+
+    def forward(self, x):
+        return [layer(x) for layer in self.layers]
+
+
+@case(steps=lambda: [call(torch.tensor([[3, 1], [7, 0]]))], rtol=2e-2, atol=2e-2, functional=True, reference_wrong="blocks of six bits become Metal source")
+class gguf_tied(nn.Module):
+    """Embedding and head over the same blocks: one constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.other = nn.Embedding(8, 256), nn.Embedding(8, 256)
+        self.head = nn.Linear(256, 8, bias=False)
+        self.embed.weight = blocks("q6_k", 8, 256, torch.float32)
+        self.head.weight = self.embed.weight
+        self.other.weight = blocks("q4_k", 8, 256, torch.bfloat16)
+
+    def forward(self, ids):
+        return self.head(self.embed(ids)), self.other(ids)
+
+
+@case(steps=lambda: [call(torch.randn(3, 64)), call(torch.randn(1, 64))], dynamic=lambda: {"x": {0: Dim("n", min=1, max=8)}}, functional=True, rtol=1e-4, atol=1e-4, reference_wrong=NONE)
+class dynamic_activation(nn.Module):
+    """Activations quantised to eight bits as they come: 8da4w, and 8da8w with integer products."""
+
+    def __init__(self):
+        super().__init__()
+        self.four = linear(Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(32)), out=64)
+        self.eight = linear(Int8DynamicActivationInt8WeightConfig())
+
+    def forward(self, x):
+        y = self.four(x)
+        return y, self.eight(x)
+
+
+@case(steps=lambda: [call(torch.randn(3, 64))], functional=True, rtol=1e-4, atol=1e-4, reference_wrong=NONE)
+class odd_widths(nn.Module):
+    """One, three and seven bits, symmetric and not."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            linear(IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(32), mapping_type=mapping))
+            for dtype in (torch.int1, torch.int3, torch.int7) for mapping in (MappingType.SYMMETRIC, MappingType.ASYMMETRIC)
+        )
+
+    def forward(self, x):
+        return [layer(x) for layer in self.layers]
+
+
+@case(steps=lambda: [call(torch.randn(3, 256), torch.tensor([1, 3]))], functional=True, rtol=1e-4, atol=1e-4, reference_wrong=NONE)
+class odd_groups(nn.Module):
+    """Groups that MLX has no kernel for: 16, 48, 256, whole rows of 8 and 40; an embedding in groups of 16."""
+
+    def __init__(self):
+        super().__init__()
+        of = lambda inner, granularity, bits=torch.int4: linear(IntxWeightOnlyConfig(weight_dtype=bits, granularity=granularity), inner=inner, out=4)
+        self.grouped = nn.ModuleList(of(n, PerGroup(group)) for n, group in ((64, 16), (96, 48), (256, 256)))
+        self.rows = nn.ModuleList(of(n, PerAxis(0), torch.int8) for n in (8, 40))
+        self.table = nn.Embedding(4, 48)
+        quantize_(self.table, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(16)), lambda m, _: isinstance(m, nn.Embedding))
+
+    def forward(self, x, ids):
+        return [layer(x[:, :layer.in_features]) for layers in (self.grouped, self.rows) for layer in layers] + [self.table(ids)]
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 64))], functional=True, rtol=1e-4, atol=1e-4, reference_wrong=NONE)
+class int8_rows(nn.Module):
+    """torchao's plain int8 weights, a scale a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = linear(Int8WeightOnlyConfig())
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+Q = torch.ops.quantized_decomposed
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 8, 8), torch.randn(5, 32)), call(torch.randn(2, 3, 8, 8), torch.randn(5, 32))], functional=True, rtol=1e-4, atol=1e-4, reference_wrong=NONE)
+class quantiser_of_torch(nn.Module):
+    """PyTorch's own quantiser: per tensor, channel, group and token; static and dynamic; weights stored and activations computed."""
+
+    def __init__(self):
+        super().__init__()
+        code = lambda *shape: torch.randint(-127, 128, shape, dtype=torch.int8)
+        self.register_buffer("conv", code(4, 3, 3, 3))
+        self.register_buffer("turned", code(3, 4, 2, 2))
+        self.register_buffer("dense", code(8, 32))
+        self.register_buffer("whole", code(8, 32))
+        self.register_buffer("grouped", torch.randint(-8, 8, (8, 64), dtype=torch.int8))
+        self.register_buffer("scale4", torch.rand(4) * 0.01)
+        self.register_buffer("scale8", torch.rand(8) * 0.01)
+        self.register_buffer("zero4", torch.randint(-5, 5, (4,)))
+        self.register_buffer("zero8", torch.randint(-5, 5, (8,)))
+        self.register_buffer("group_scale", torch.rand(8, 2) * 0.01)
+        self.register_buffer("group_zero", torch.randint(-3, 3, (8, 2), dtype=torch.int8))
+
+    def forward(self, image, x):
+        image = Q.dequantize_per_tensor(Q.quantize_per_tensor(image, 0.03, -7, -128, 127, torch.int8), 0.03, -7, -128, 127, torch.int8)
+        y = F.conv2d(image, Q.dequantize_per_channel(self.conv, self.scale4, self.zero4, 0, -127, 127, torch.int8))
+        z = F.conv_transpose2d(image, Q.dequantize_per_channel(self.turned, self.scale4, self.zero4, 1, -127, 127, torch.int8))
+        scale, zero = Q.choose_qparams(x, -128, 127, 0.000244140625, torch.int8)
+        x8 = Q.dequantize_per_tensor(Q.quantize_per_tensor(x, scale, zero, -128, 127, torch.int8), scale, zero, -128, 127, torch.int8)
+        a = F.linear(x8, Q.dequantize_per_channel(self.dense, self.scale8, self.zero8, 0, -127, 127, torch.int8))
+        b = F.linear(x8, Q.dequantize_per_tensor(self.whole, 0.004, 3, -128, 127, torch.int8))
+        scales, zeros = Q.choose_qparams_per_token_asymmetric(x, torch.int8)
+        t = Q.dequantize_per_token(Q.quantize_per_token(x, scales, zeros, -128, 127, torch.int8), scales, zeros, -128, 127, torch.int8, torch.float32)
+        w = Q.dequantize_per_channel_group(self.grouped, self.group_scale, self.group_zero, -8, 7, torch.int8, 32, torch.float32)
+        return y, z, a, b, t, F.linear(torch.cat((t, x), 1), w)
+
+
+@case(steps=lambda: [call(torch.tensor([[0, 5], [2, 2]]))], functional=True, rtol=1e-5, atol=1e-5, reference_wrong=NONE)
+class quantised_tables(nn.Module):
+    """Embeddings of one, two and four codes a byte, a scale a row or a group, with zero points and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("bytes", torch.randint(-128, 128, (6, 32), dtype=torch.int8))
+        self.register_buffer("halves", torch.randint(0, 256, (6, 32), dtype=torch.uint8))
+        self.register_buffer("quarters", torch.randint(0, 256, (6, 16), dtype=torch.uint8))
+        self.register_buffer("rows", torch.rand(6) * 0.01)
+        self.register_buffer("groups", torch.rand(6, 2) * 0.01)
+        self.register_buffer("zeros", torch.randint(-5, 5, (6,)).float())
+
+    def forward(self, ids):
+        return (Q.embedding_byte(self.bytes, self.rows, self.zeros, -128, 127, ids), Q.embedding_4bit(self.halves, self.groups, None, -8, 7, ids),
+                Q.embedding_2bit.dtype(self.quarters, self.rows, None, -2, 1, ids, dtype=torch.float16))
