@@ -1,5 +1,7 @@
 //! The main job: program in, `.pte` out.
 
+mod sharing;
+
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
@@ -134,6 +136,7 @@ impl<'p> Lowering<'p> {
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
         let mut number = 0;
+        let mut ties = sharing::Ties::default();
         for method in &program.methods {
             let division = divide(method, &backend.verdicts(&program, method));
             let mut delegates = Vec::new();
@@ -146,6 +149,7 @@ impl<'p> Lowering<'p> {
             }
             report.methods.push(MethodReport::new(&method.name, &method.graph, &division, &delegates));
             for d in delegates {
+                ties.note(&method.name, &d);
                 package.named_data.extend(d.named_data.into_iter().map(|(key, data)| NamedBlob { key, data, alignment: 16 }));
             }
         }
@@ -154,7 +158,7 @@ impl<'p> Lowering<'p> {
             return Err(Error::Refused(Box::new(report)));
         }
         let contents = emit::emit(package)?;
-        Ok(Lowered { program, contents, report })
+        Ok(Lowered { program, contents, ties, report })
     }
 
     /// Rewrites the program and goes no further: what [`Lowering::run`] would divide.
@@ -195,6 +199,7 @@ pub struct Lowered {
     /// The program after the passes.
     pub program: Program,
     contents: pte::Contents,
+    ties: sharing::Ties,
     report: Report,
 }
 
@@ -213,6 +218,8 @@ pub struct Report {
     pub shared_tensors: u64,
     /// Bytes saved by that.
     pub shared_bytes: u64,
+    /// Weights that are stored once though several names, uses or methods ask for them.
+    pub shared: Vec<SharedWeight>,
     /// Seconds of each phase.
     pub seconds: Seconds,
 }
@@ -243,6 +250,21 @@ impl Report {
         pass.nodes_after = run.nodes_after;
         pass.seconds += run.time.as_secs_f64();
     }
+}
+
+/// A stored tensor that is asked for more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SharedWeight {
+    /// The names it has, in the order in which they appear.
+    pub names: Vec<String>,
+    /// The methods that read it.
+    pub methods: Vec<String>,
+    /// How that was found: by `identity` (the program says that it is one tensor), or by `content` (it was stored twice).
+    pub how: &'static str,
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// Bytes that its further copies would have taken.
+    pub saved_bytes: u64,
 }
 
 /// What one pass did to one method, over all rounds.
@@ -303,6 +325,7 @@ impl Lowered {
         report.weight_bytes = stats.weight_bytes;
         report.shared_tensors = stats.shared_blobs;
         report.shared_bytes = stats.shared_bytes;
+        report.shared = self.ties.shared(&stats.shared);
         report.seconds.write = start.elapsed().as_secs_f64();
         Ok(report)
     }

@@ -60,6 +60,19 @@ pub struct Delegate {
     pub outputs: Vec<ValueId>,
     /// Constants by the key the payload knows them under.
     pub named_data: Vec<(String, TensorData)>,
+    /// Constants that stand for several weights, or for one that is used in several ways.
+    pub ties: Vec<Tie>,
+}
+
+/// A constant that several things share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// Its key.
+    pub key: String,
+    /// Names of the weights it stands for, in alphabetical order.
+    pub weights: Vec<String>,
+    /// How many constants there would be without.
+    pub uses: u64,
 }
 
 /// The program of a delegate.

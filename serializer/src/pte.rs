@@ -9,7 +9,7 @@ mod share;
 mod stream;
 mod write;
 
-pub use layout::{CONSTANT_ALIGNMENT, Contents, NamedBlob, SEGMENT_ALIGNMENT};
+pub use layout::{CONSTANT_ALIGNMENT, Contents, NamedBlob, SEGMENT_ALIGNMENT, SharedBlob};
 pub use read::{Header, PteFile};
 pub use write::{Stats, write, write_watched};
 

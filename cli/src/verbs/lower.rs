@@ -175,6 +175,9 @@ impl Opts {
         let name = target.display();
         let report = lowered.write_watched(&target, &|more, all| progress.advance(format_args!("writing {name}"), more, all))?;
         progress.done(format_args!("{name}: {}", summary(&report, start.elapsed().as_secs_f64())));
+        if let Some(line) = shared(&report) {
+            progress.done(format_args!("{line}"));
+        }
         self.account(report, load, out)
     }
 
@@ -247,6 +250,17 @@ fn summary(report: &Report, seconds: f64) -> String {
         Bytes(report.file_bytes),
         Bytes(report.weight_bytes),
     )
+}
+
+/// One line on what is stored once for several; the largest by name.
+fn shared(report: &Report) -> Option<String> {
+    const NAMED: usize = 3;
+    let mut all: Vec<_> = report.shared.iter().collect();
+    all.sort_by_key(|s| std::cmp::Reverse(s.saved_bytes));
+    let saved = all.iter().map(|s| s.saved_bytes).sum();
+    let named: Vec<String> = all.iter().take(NAMED).map(|s| format!("{} (by {})", s.names.join(" = "), s.how)).collect();
+    let more = if all.len() > NAMED { ", …" } else { "" };
+    (!all.is_empty()).then(|| format!("{} shared, {} saved: {}{more}", Count(all.len(), "weight"), Bytes(saved), named.join(", ")))
 }
 
 fn timings(report: &Report, out: &mut dyn Write) -> io::Result<()> {

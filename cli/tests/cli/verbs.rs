@@ -55,6 +55,30 @@ fn the_default_output_lies_beside_the_input() {
 }
 
 #[test]
+fn the_report_says_which_weights_are_shared_and_what_that_saved() {
+    let folder = Folder::new();
+    // One storage under two names, read as a table and as a factor.
+    let said = folder.etx(args!["lower", fixture("tied_modules/forward.pt2"), "-o", "a.pte", "--report", "-"]).good();
+    let shared = &json(said)["shared"];
+    let bytes = 8 * 6 * 4;
+    assert_eq!(shared[0]["how"], "identity", "{shared}");
+    assert_eq!((&shared[0]["bytes"], &shared[0]["saved_bytes"]), (&json(&bytes.to_string()), &json(&bytes.to_string())));
+    assert_eq!(shared[0]["methods"], json(r#"["forward"]"#));
+    // The same table in two files: only the bytes show it.
+    let method = |name: &str| format!("{name}={}", fixture(&format!("tied_across_methods/{name}.pt2")).display());
+    let said = folder.etx(["lower", "--method", &method("encode"), "--method", &method("decode"), "-o", "b.pte", "--report", "-"]).good();
+    let report = json(said);
+    let shared = &report["shared"];
+    assert_eq!(shared[0]["how"], "content", "{report}");
+    assert_eq!(shared[0]["methods"], json(r#"["encode", "decode"]"#), "{shared}");
+    assert_eq!(shared[0]["saved_bytes"], 16 * 6 * 4);
+    assert!(shared[0]["names"][0].as_str().is_some_and(|n| n.contains("table.weight")), "{shared}");
+    // Nothing to say of weights that are all different.
+    let said = folder.etx(args!["lower", fixture("strided_weights/forward.pt2"), "-o", "c.pte", "--report", "-"]).good();
+    assert_eq!(json(said)["shared"], json("[]"));
+}
+
+#[test]
 fn the_report_accounts_for_every_node_byte_and_second() {
     let folder = Folder::new();
     folder.etx(args!["lower", example("model.pt2"), "-o", "a.pte", "--report", "r.json"]).good();

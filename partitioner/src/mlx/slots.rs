@@ -12,7 +12,7 @@ use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 
 use super::cx::{Cx, Origin};
-use crate::backend::{Delegate, Payload, Refusal};
+use crate::backend::{Delegate, Payload, Refusal, Tie};
 
 /// Sizes beyond this are as good as unbounded (the reference draws the same line).
 const UNBOUNDED: i64 = 1 << 30;
@@ -35,6 +35,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     let prefix = format!("{number:04x}");
     let mut named_slots = Vec::new();
     let mut named_data = Vec::new();
+    let mut ties = Vec::new();
     let mut meta = Vec::new();
     let mut renumber: HashMap<u32, u32> = HashMap::new();
     let mut next = 0u32;
@@ -57,6 +58,9 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
         let key = format!("{prefix}/{name}");
         meta.push(static_meta(data.dtype(), data.shape())?);
         named_slots.push(NamedSlot { name: key.clone(), slot: Slot::Tensor(tid) });
+        if let Some((weights, uses)) = cx.tie(Tid(*t)) {
+            ties.push(Tie { key: key.clone(), weights, uses });
+        }
         named_data.push((key, data.clone()));
     }
 
@@ -163,7 +167,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
         tensor_meta: meta,
     };
     let inputs = inputs.into_iter().map(|(v, ..)| v).collect();
-    Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data })
+    Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data, ties })
 }
 
 /// Names are informational but for constants; a value that both stays and leaves has one slot more than names.

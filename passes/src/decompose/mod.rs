@@ -13,6 +13,7 @@ mod shape;
 mod special;
 mod spectral;
 mod table;
+mod turbo;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -3,7 +3,7 @@
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::{Formula, activation, attention, index, linear, norm, quantise, recurrent, reduce, shape, special, spectral};
+use super::{Formula, activation, attention, index, linear, norm, quantise, recurrent, reduce, shape, special, spectral, turbo};
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
 pub(super) const TABLE: &[(&[OpId], Formula)] = &[
@@ -118,6 +118,9 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
         quantise::choose_per_token,
     ),
     (&[op!("aten._int_mm.default"), op!("torchao.int_matmul.default")], quantise::int_mm),
+    (&[op!("mlx.tq_norm.default")], turbo::norm),
+    (&[op!("mlx.tq4_compress.default")], turbo::compress),
+    (&[op!("mlx.tq_dequant.default")], turbo::decompress),
     // Branches.
     (&[op!("higher_order.cond")], special::cond),
 ];

@@ -13,7 +13,7 @@ use super::check::{MAX_TABLES, check};
 use super::codec::encode;
 use super::model::{BackendDelegateDataReference, DataLocation, DataSegment, ExecutionPlan, NamedData, Program, SubsegmentOffsets};
 use super::read::{HEADER_LEN, HEADER_MAGIC, HEADER_START, IDENTIFIER, SHORTEST_FILE, parse};
-use super::share::share;
+use super::share::{Shared, share};
 use crate::error::{Error, ErrorKind, Result};
 use crate::window::Window;
 
@@ -83,6 +83,21 @@ pub(crate) struct Layout<'a> {
     pub(crate) shared_blobs: u64,
     /// Bytes of those.
     pub(crate) shared_bytes: u64,
+    /// Named data among them.
+    pub(crate) shared: Vec<SharedBlob>,
+}
+
+/// Named data whose bytes stand under another key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedBlob {
+    /// Its key.
+    pub key: String,
+    /// The key of the first one with the same bytes.
+    pub same_as: String,
+    /// How many bytes it needed no room for.
+    pub bytes: u64,
+    /// Whether only the bytes show it: the exporter stored them twice.
+    pub by_content: bool,
 }
 
 /// Lays a file out.
@@ -137,6 +152,7 @@ pub(crate) fn lay_out(contents: &Contents) -> Result<Layout<'_>> {
         weight_bytes: area.weight_bytes,
         shared_blobs: area.shared_blobs,
         shared_bytes: area.shared_bytes,
+        shared: area.shared,
     })
 }
 
@@ -184,6 +200,7 @@ struct Area<'a> {
     weight_bytes: u64,
     shared_blobs: u64,
     shared_bytes: u64,
+    shared: Vec<SharedBlob>,
 }
 
 impl<'a> Area<'a> {
@@ -219,7 +236,9 @@ impl<'a> Area<'a> {
         let mut size = 0;
         let mut placed = BTreeMap::new();
         let mut offsets = vec![0];
-        for (i, (first, &data)) in share(&refs, &|i| format!("tensor {i} of the program"))?.into_iter().zip(&refs).enumerate() {
+        for (i, (Shared { first, .. }, &data)) in
+            share(&refs, &|i| format!("tensor {i} of the program"))?.into_iter().zip(&refs).enumerate()
+        {
             let at = match placed.get(&first) {
                 Some(&at) => {
                     self.was_shared(data);
@@ -276,7 +295,7 @@ impl<'a> Area<'a> {
         let mut segment_of = BTreeMap::new();
         let mut keys: BTreeMap<&str, usize> = BTreeMap::new();
         let mut entries = Vec::new();
-        for (i, (first, blob)) in
+        for (i, (Shared { first, by_content }, blob)) in
             share(&refs, &|i| blobs.get(i).map_or_else(String::new, |b| b.key.clone()))?.into_iter().zip(blobs).enumerate()
         {
             if let Some(&known) = keys.get(blob.key.as_str()) {
@@ -290,6 +309,12 @@ impl<'a> Area<'a> {
             let segment_index = match segment_of.get(&first) {
                 Some(&number) => {
                     self.was_shared(&blob.data);
+                    self.shared.push(SharedBlob {
+                        key: blob.key.clone(),
+                        same_as: blobs.get(first).map_or_else(String::new, |b| b.key.clone()),
+                        bytes: blob.data.byte_len(),
+                        by_content,
+                    });
                     number
                 }
                 None => {

@@ -18,16 +18,26 @@ const SAMPLE: u64 = 4096;
 /// Bytes compared or hashed at a time.
 const BLOCK: u64 = 1 << 16;
 
-/// For each blob, the number of the first one with the same bytes (often its own). `name` says what a blob is, for messages.
+/// Where the bytes of a blob are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// The first blob with the same bytes, often itself.
+    pub(crate) first: usize,
+    /// Whether only the bytes say so: the descriptions differ.
+    pub(crate) by_content: bool,
+}
+
+/// For each blob the first one with the same bytes. `name` says what a blob is, for messages.
 ///
 /// # Errors
 /// When bytes that have to be compared cannot be produced.
-pub(crate) fn share(blobs: &[&TensorData], name: &(dyn Fn(usize) -> String + Sync)) -> Result<Vec<usize>> {
+pub(crate) fn share(blobs: &[&TensorData], name: &(dyn Fn(usize) -> String + Sync)) -> Result<Vec<Shared>> {
     let mut first: Vec<usize> = Vec::with_capacity(blobs.len());
-    let mut by_identity = BTreeMap::new();
+    let mut known = BTreeMap::new();
     for (i, blob) in blobs.iter().enumerate() {
-        first.push(*by_identity.entry(blob.identity()).or_insert(i));
+        first.push(*known.entry(blob.identity()).or_insert(i));
     }
+    let by_identity = first.clone();
     let mut by_len: BTreeMap<u64, Vec<Member<'_>>> = BTreeMap::new();
     for ((number, data), &same) in blobs.iter().enumerate().zip(&first) {
         if number == same {
@@ -46,8 +56,8 @@ pub(crate) fn share(blobs: &[&TensorData], name: &(dyn Fn(usize) -> String + Syn
         }
     }
     // Those that are one by identity follow the one that stands for them.
-    let resolved = first.iter().map(|&same| first.get(same).copied().unwrap_or(same)).collect();
-    Ok(resolved)
+    let resolved = first.iter().map(|&same| first.get(same).copied().unwrap_or(same));
+    Ok(resolved.zip(by_identity).map(|(first, identical)| Shared { first, by_content: first != identical }).collect())
 }
 
 #[derive(Clone, Copy)]
@@ -161,7 +171,11 @@ mod tests {
         let derived = |granule| TensorData::derived(DType::UInt8, vec![200_000], Arc::new(Copy([whole.clone()], granule))).unwrap();
         let (d7, d4096) = (derived(7), derived(4096));
         let blobs = [&inline(&late), &whole, &d7, &inline(&[]), &d4096, &inline(&long), &inline(&[]), &inline(&late), &d7];
-        assert_eq!(share(&blobs, &|i| i.to_string()).unwrap(), [0, 1, 1, 3, 1, 1, 3, 0, 1]);
+        let found = share(&blobs, &|i| i.to_string()).unwrap();
+        assert_eq!(found.iter().map(|s| s.first).collect::<Vec<_>>(), [0, 1, 1, 3, 1, 1, 3, 0, 1]);
+        // Equal bytes in memory are one description already.
+        let by_content: Vec<usize> = (0..found.len()).filter(|&i| found[i].by_content).collect();
+        assert_eq!(by_content, [2, 4, 8]);
     }
 
     #[test]
@@ -182,6 +196,7 @@ mod tests {
             }
         }
         let odd = TensorData::derived(DType::UInt8, vec![5], Arc::new(Untouchable)).unwrap();
-        assert_eq!(share(&[&odd, &inline(&[1; 4]), &odd], &|i| i.to_string()).unwrap(), [0, 1, 0]);
+        let found = share(&[&odd, &inline(&[1; 4]), &odd], &|i| i.to_string()).unwrap();
+        assert_eq!(found.iter().map(|s| (s.first, s.by_content)).collect::<Vec<_>>(), [(0, false), (1, false), (0, false)]);
     }
 }

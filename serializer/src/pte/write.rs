@@ -6,13 +6,13 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::layout::{Contents, Layout, Part, Source, lay_out};
+use super::layout::{Contents, Layout, Part, SharedBlob, Source, lay_out};
 use super::stream::{fill, piece_len};
 use crate::error::{Error, Result};
 use crate::file::NewFile;
 
 /// What was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Bytes of the file.
     pub file_bytes: u64,
@@ -26,6 +26,8 @@ pub struct Stats {
     pub shared_blobs: u64,
     /// Bytes saved by that.
     pub shared_bytes: u64,
+    /// Named data among those blobs, in the order of their keys' first appearance.
+    pub shared: Vec<SharedBlob>,
     /// Those of `weight_bytes` that were copied from a file as they are; the rest was in memory or was computed.
     pub copied_bytes: u64,
 }
@@ -68,6 +70,7 @@ pub fn write_watched(contents: &Contents, path: impl AsRef<Path>, progress: &(dy
         shared_blobs: layout.shared_blobs,
         shared_bytes: layout.shared_bytes,
         copied_bytes: layout.parts.iter().map(copied).sum(),
+        shared: layout.shared,
     })
 }
 

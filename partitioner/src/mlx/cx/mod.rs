@@ -5,11 +5,12 @@
 
 mod ints;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, Graph, NodeId, Type, ValueId};
 use etx_ir::mlx::{Instr, IntOrVid, Tid, Vid};
+use etx_ir::op;
 use etx_ir::program::{InputKind, Method, OutputKind, Program};
 use etx_ir::sym::{Expr, Symbol};
 use etx_ir::weights::{Identity, TensorData};
@@ -73,6 +74,8 @@ pub(crate) struct Cx<'a> {
     mutated: HashMap<ValueId, Vec<ValueId>>,
     constants: HashMap<(Identity, DType, Vec<u64>), Tid>,
     constant_names: BTreeMap<String, u32>,
+    /// What each constant is used for.
+    uses: BTreeMap<Tid, Uses>,
     known: HashMap<Expr, IntOrVid>,
     known_values: HashMap<ValueId, Vid>,
     /// Where a size can be read off: the first tensor axis that has it.
@@ -86,6 +89,7 @@ pub(crate) struct Cx<'a> {
     /// Positions in the node order, to tell readers that are still to come.
     positions: Vec<u32>,
     now: u32,
+    node: Option<NodeId>,
     reads: Vec<ValueId>,
     /// Values that leave the partition.
     outputs: Vec<ValueId>,
@@ -94,6 +98,14 @@ pub(crate) struct Cx<'a> {
     finite: BTreeMap<&'a str, TensorData>,
     /// Whether lowerings may look at the bytes of weights: when a program is made, not when a verdict is asked for.
     pub(crate) reads_weights: bool,
+}
+
+/// Who uses a constant: by the names it was asked for under, and whether tables, and whether others, read it.
+#[derive(Default)]
+struct Uses {
+    names: BTreeSet<String>,
+    as_table: bool,
+    otherwise: bool,
 }
 
 /// Biases that may turn out to be a multiple of their scales.
@@ -130,6 +142,7 @@ impl<'a> Cx<'a> {
             mutated: HashMap::new(),
             constants: HashMap::new(),
             constant_names: BTreeMap::new(),
+            uses: BTreeMap::new(),
             known: HashMap::new(),
             known_values: HashMap::new(),
             sizes: HashMap::new(),
@@ -138,6 +151,7 @@ impl<'a> Cx<'a> {
             shared: HashMap::new(),
             positions: graph.positions(),
             now: 0,
+            node: None,
             reads: Vec::new(),
             outputs: outputs.to_vec(),
             zero_points: Vec::new(),
@@ -174,6 +188,7 @@ impl<'a> Cx<'a> {
 
     /// Starts a node; the values it reads are collected from here on.
     pub(crate) fn begin(&mut self, id: NodeId) -> Mark {
+        self.node = Some(id);
         self.now = self.positions[id.index()];
         self.reads.clear();
         Mark { main: self.chains[0].len(), chains: self.chains.len(), init: self.init.len() }
@@ -244,15 +259,38 @@ impl<'a> Cx<'a> {
         accepted(data.dtype()).map_err(|e| Refusal::new(format!("constant {name}: {e}")))?;
         let key = (data.identity(), data.dtype(), data.shape().to_vec());
         if let Some(&t) = self.constants.get(&key) {
+            self.note_use(t, name);
             return Ok(t);
         }
         let count = self.constant_names.entry(name.to_owned()).or_insert(0);
         *count += 1;
+        let wanted = name;
         let name = if *count == 1 { name.to_owned() } else { format!("{name}#{count}") };
         let dtype = data.dtype();
         let t = self.slot(Origin::Constant { name, data: ConstantData(data) }, dtype);
         self.constants.insert(key, t);
+        self.note_use(t, wanted);
         Ok(t)
+    }
+
+    /// Notes under which name, and by what, a constant is used.
+    fn note_use(&mut self, t: Tid, name: &str) {
+        let table = self.node.is_some_and(|id| self.graph.node(id).op == op!("aten.embedding.default"));
+        let uses = self.uses.entry(t).or_default();
+        if !uses.names.contains(name) {
+            uses.names.insert(name.to_owned());
+        }
+        uses.as_table |= table;
+        uses.otherwise |= !table;
+    }
+
+    /// The names that a constant stands for and the number of uses that would need one each, if there are several: names of
+    /// weights, and a table that is multiplied by as well.
+    pub(crate) fn tie(&self, t: Tid) -> Option<(Vec<String>, u64)> {
+        let uses = self.uses.get(&t)?;
+        let names: Vec<String> = uses.names.iter().filter(|n| !n.starts_with('_')).cloned().collect();
+        let several = (names.len() as u64).max(1 + u64::from(uses.as_table && uses.otherwise));
+        (several > 1 && !names.is_empty()).then_some((names, several))
     }
 
     /// A 0-d constant.
@@ -352,6 +390,9 @@ impl<'a> Cx<'a> {
     pub(crate) fn tensor(&mut self, v: ValueId) -> Res<Tid> {
         self.reads.push(v);
         if let Some(t) = self.bound[v.index()] {
+            if let Some((name, _)) = self.weight(v) {
+                self.note_use(t, name);
+            }
             return Ok(t);
         }
         let Some(ty) = self.graph.tensor(v) else {

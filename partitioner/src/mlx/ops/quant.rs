@@ -69,9 +69,10 @@ struct Padded {
     to: i64,
 }
 
-/// The shape of the codes' elements, and the way from its axes to those of the weight.
+/// The shape of the codes' elements, the shape they are read as (if another), and the way from its axes to those of the weight.
 struct Turned {
-    shape: Vec<i64>,
+    stored: Vec<i64>,
+    shape: Option<Vec<i64>>,
     back: Option<Vec<usize>>,
 }
 
@@ -109,11 +110,12 @@ impl Quantised {
     /// All of it, as numbers of type `dtype`.
     fn all(&self, cx: &mut Cx<'_>, dtype: DType, shape: &[Dim]) -> Res<Tid> {
         let Some(turned) = &self.turned else { return self.numbers(cx, self.w, self.scales, self.biases, dtype, shape) };
-        let rows: i64 = turned.shape.iter().take(turned.shape.len().saturating_sub(1)).product();
-        let matrix = [Dim::Int(rows), Dim::Int(turned.shape.last().copied().unwrap_or(1))];
-        let x = self.numbers(cx, self.w, self.scales, self.biases, dtype, &matrix)?;
-        let shape = turned.shape.iter().map(|&n| n.into()).collect();
-        let y = cx.temp(|out| Instr::Reshape { x, out, shape });
+        let stored: Vec<Dim> = turned.stored.iter().map(|&n| Dim::Int(n)).collect();
+        let mut y = self.numbers(cx, self.w, self.scales, self.biases, dtype, &stored)?;
+        if let Some(shape) = &turned.shape {
+            let (x, shape) = (y, shape.iter().map(|&n| n.into()).collect());
+            y = cx.temp(|out| Instr::Reshape { x, out, shape });
+        }
         Ok(match &turned.back {
             Some(back) => super::shape::transposed(cx, y, back),
             None => y,

@@ -293,9 +293,9 @@ impl<'a> Affine<'a> {
         let groups = columns / group;
         let (unit, padded) = regrouped(group, columns, name)?;
         let perm_ref = perm.as_deref();
-        // A weight grouped along its last axis keeps its other axes.
-        let plain = perm.is_none() && split > 0 && split + 1 == shape.len();
-        let leading: Vec<u64> = if plain { axes.iter().take(split).map(|&n| n as u64).collect() } else { vec![rows as u64] };
+        // A weight grouped along one axis keeps its other axes.
+        let keeps_axes = split > 0 && split + 1 == shape.len();
+        let leading: Vec<u64> = if keeps_axes { axes.iter().take(split).map(|&n| n as u64).collect() } else { vec![rows as u64] };
         let factors = |of: &Stored<'a>| {
             let matrix = self.of_groups(of, perm_ref, (rows / alike) as u64, groups as u64)?;
             let times = (alike * (padded / unit)) as usize;
@@ -325,8 +325,9 @@ impl<'a> Affine<'a> {
         let w = cx.constant(&format!("{name}_to_packed"), words)?;
         let scales_tid = cx.constant(&scales_name(&self.scales, name), scales.clone())?;
         let biases = cx.biases(&format!("{name}_to_biases"), scales_tid, &scales, zeros.as_ref(), f32::from(offset), 0.0)?;
-        let turned = (!plain).then(|| Turned {
-            shape: axes,
+        let turned = (!keeps_axes || perm.is_some()).then(|| Turned {
+            stored: if keeps_axes { axes.clone() } else { vec![rows, columns] },
+            shape: (!keeps_axes).then_some(axes),
             back: perm.map(|perm| {
                 let mut back = vec![0; perm.len()];
                 perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
