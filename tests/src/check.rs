@@ -54,6 +54,8 @@ pub enum Stage {
     Partitions,
     /// Something refused that the reference delegates.
     Refused,
+    /// A larger file than the reference's, of a model.
+    Size,
     /// The file could not be opened, or a method not loaded.
     Open,
     /// A call failed.
@@ -66,8 +68,8 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the order they come.
-    pub const ALL: [Stage; 8] =
-        [Stage::Case, Stage::Lower, Stage::Partitions, Stage::Refused, Stage::Open, Stage::Run, Stage::Compare, Stage::Panic];
+    pub const ALL: [Stage; 9] =
+        [Stage::Case, Stage::Lower, Stage::Partitions, Stage::Refused, Stage::Size, Stage::Open, Stage::Run, Stage::Compare, Stage::Panic];
 
     /// Its name in the table.
     pub fn name(self) -> &'static str {
@@ -76,6 +78,7 @@ impl Stage {
             Stage::Lower => "lower",
             Stage::Partitions => "partitions",
             Stage::Refused => "refused",
+            Stage::Size => "size",
             Stage::Open => "open",
             Stage::Run => "run",
             Stage::Compare => "compare",
@@ -164,6 +167,7 @@ fn guarded(case: &Case, calls: &BTreeMap<String, Vec<Step>>, scratch: &Path, out
     let attempt = AssertUnwindSafe(|| {
         if let Some(path) = file_of(case, scratch, outcome) {
             outcome.bytes = std::fs::metadata(&path).ok().map(|m| m.len());
+            no_larger(case, outcome);
             run(case, calls, &path, outcome);
         }
     });
@@ -232,6 +236,17 @@ fn against_reference(case: &Case, lowered: &Lowered, outcome: &mut Outcome) {
         if !allowed {
             outcome.fail(Stage::Refused, format!("{}: {} refused: {}", refused.method, refused.op, refused.why));
         }
+    }
+}
+
+/// Files of models are no larger than the reference's. (In the small cases it is the program that counts, not the weights.)
+fn no_larger(case: &Case, outcome: &mut Outcome) {
+    if let (Some(bytes), Some(limit)) = (outcome.bytes, case.reference.as_ref().map(|r| r.bytes))
+        && outcome.variant != Variant::Reference
+        && case.group == "models"
+        && bytes > limit
+    {
+        outcome.fail(Stage::Size, format!("{bytes} bytes, the reference's file has {limit}"));
     }
 }
 

@@ -463,6 +463,21 @@ fn write(t: DType, x: f32, out: &mut [u8]) {
     }
 }
 
+/// `cos(2πi/size), -sin(2πi/size)`, scaled, for each `i`.
+fn turns(size: u64, scale: f64) -> Vec<[f32; 2]> {
+    let angle = |i: u64| i as f64 / size as f64 * std::f64::consts::TAU;
+    (0..size).map(|i| [(angle(i).cos() * scale) as f32, (-angle(i).sin() * scale) as f32]).collect()
+}
+
+/// The numbers that a Fourier matrix consists of, `[size, 2]`: row `i` is a turn by `i` steps of the circle.
+///
+/// # Errors
+/// When there are too many.
+pub(crate) fn circle(size: u64, scale: f64) -> Result<TensorData, Error> {
+    let bytes: Vec<u8> = turns(size, scale).into_iter().flatten().flat_map(f32::to_le_bytes).collect();
+    TensorData::inline(DType::Float32, vec![size, 2], bytes)
+}
+
 /// The matrix of a Fourier transform, `[rows, 2·bins]`: row `n` is `cos(2πkm/size), -sin(2πkm/size)` for each `k`, `m = first + n`.
 struct Fourier {
     size: u64,
@@ -485,12 +500,7 @@ impl Derive for Fourier {
     }
 
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let circle: Vec<[f32; 2]> = (0..self.size)
-            .map(|i| {
-                let angle = i as f64 / self.size as f64 * std::f64::consts::TAU;
-                [(angle.cos() * self.scale) as f32, (-angle.sin() * self.scale) as f32]
-            })
-            .collect();
+        let circle = turns(self.size, self.scale);
         let row_bytes = self.granule();
         let start = self.first + offset.checked_div(row_bytes).unwrap_or(0);
         for (m, row) in (start..).zip(out.chunks_mut((row_bytes as usize).max(1))) {
@@ -599,5 +609,7 @@ mod tests {
         let two = [1.0, 0.0, -1.0, 0.0, 1.0, 0.0];
         let three = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0];
         assert_eq!(found, [one, two, three].concat());
+        let turns = circle(4, 1.0).unwrap().to_vec().unwrap();
+        assert_eq!(turns[..24], bytes[..24], "the first row goes through the circle step by step");
     }
 }

@@ -343,6 +343,28 @@ impl<'a> Cx<'a> {
         Ok(())
     }
 
+    /// A constant that instructions of the init chain write; the file holds nothing of it.
+    pub(crate) fn made_at_start(&mut self, name: &str, dtype: DType) -> Res<Tid> {
+        let nothing = super::consts::element(0.0, dtype).ok_or_else(|| Refusal::new(format!("0 is no {dtype}")))?;
+        let data = TensorData::inline(dtype, vec![], nothing).map_err(|e| Refusal::new(e.to_string()))?;
+        let count = self.constant_names.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        let name = if *count == 1 { name.to_owned() } else { format!("{name}#{count}") };
+        Ok(self.slot(Origin::Constant { name, data: ConstantData(data) }, dtype))
+    }
+
+    /// The constant that these instructions of the init chain make, once for all who ask for the same data.
+    pub(crate) fn made_once(&mut self, name: &str, data: &TensorData, make: impl FnOnce(Tid) -> Vec<Instr>) -> Res<Tid> {
+        let key = (data.identity(), data.dtype(), data.shape().to_vec());
+        if let Some(&t) = self.constants.get(&key) {
+            return Ok(t);
+        }
+        let t = self.made_at_start(name, data.dtype())?;
+        self.init.extend(make(t));
+        self.constants.insert(key, t);
+        Ok(t)
+    }
+
     /// Asks for a look at stored scales when the program is made.
     pub(crate) fn must_be_finite(&mut self, name: &'a str, data: &TensorData) {
         self.finite.insert(name, data.clone());

@@ -1,7 +1,7 @@
-//! Short-time Fourier transforms: windows by strides, times a matrix of sines and cosines that the file holds.
+//! Short-time Fourier transforms: windows by strides, times a matrix of sines and cosines.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, IntOrVid};
+use etx_ir::mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};
@@ -54,8 +54,7 @@ fn stft<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         x = cx.temp(|out| Instr::Multiply { a, b, out });
     }
     let scale = if call.flag("normalized")? { (size as f64).sqrt().recip() } else { 1.0 };
-    let basis = derive::fourier(size as u64, first as u64, window as u64, bins as u64, scale).map_err(|e| Refusal::new(e.to_string()))?;
-    let mat2 = cx.constant(&format!("_fourier_{size}_{first}_{window}_{bins}"), basis)?;
+    let mat2 = basis(cx, size, first, window, bins, scale)?;
     let mat1 = x;
     let product = cx.temp(|out| Instr::Addmm { mat1, mat2, out, bias: None, alpha: 1.0, beta: 1.0 });
     let mut shape: Vec<Expr> = batch.to_vec();
@@ -65,4 +64,41 @@ fn stft<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let b = batch.len() as i32;
     let perm = (0..b).chain([b + 1, b, b + 2]).collect();
     cx.define(call.out(0)?, |out| Instr::Transpose { x: pairs, out, perm })
+}
+
+/// Matrices from this size on are made when the program is loaded.
+const LARGE: u64 = 1 << 14;
+
+/// The matrix of the transform: small ones are stored, large ones are gathered once from the circle that they consist of, bit
+/// by bit the same.
+fn basis(cx: &mut Cx<'_>, size: i64, first: i64, window: i64, bins: i64, scale: f64) -> Res<Tid> {
+    let described = |e: etx_ir::error::Error| Refusal::new(e.to_string());
+    let whole = derive::fourier(size as u64, first as u64, window as u64, bins as u64, scale).map_err(described)?;
+    let name = format!("_fourier_{size}_{first}_{window}_{bins}");
+    if whole.byte_len() < LARGE {
+        return cx.constant(&name, whole);
+    }
+    let circle = cx.constant(&format!("_circle_{size}"), derive::circle(size as u64, scale).map_err(described)?)?;
+    let turn = cx.scalar(size as f64, DType::Int32)?;
+    let (row, column) =
+        (cx.made_at_start(&format!("{name}_rows"), DType::Int32)?, cx.made_at_start(&format!("{name}_bins"), DType::Int32)?);
+    cx.made_once(&name, &whole, |matrix| {
+        let count = |out: Tid, from: i64, to: i64| Instr::ARange {
+            out,
+            start: from.into(),
+            stop: to.into(),
+            step: 1.into(),
+            scalar_type: Some(DType::Int32),
+        };
+        vec![
+            count(row, first, first + window),
+            Instr::Reshape { x: row, out: row, shape: vec![window.into(), 1.into()] },
+            count(column, 0, bins),
+            // Steps of the circle, exact as integers: a whole turn is none.
+            Instr::Multiply { a: row, b: column, out: row },
+            Instr::Remainder { a: row, b: turn, out: row },
+            Instr::Take { x: circle, out: matrix, index: row.into(), axis: 0 },
+            Instr::Reshape { x: matrix, out: matrix, shape: vec![window.into(), (2 * bins).into()] },
+        ]
+    })
 }
