@@ -62,7 +62,7 @@ fn the_report_says_which_weights_are_shared_and_what_that_saved() {
     let shared = &json(said)["shared"];
     let bytes = 8 * 6 * 4;
     assert_eq!(shared[0]["how"], "identity", "{shared}");
-    assert_eq!((&shared[0]["bytes"], &shared[0]["saved_bytes"]), (&json(&bytes.to_string()), &json(&bytes.to_string())));
+    assert_eq!((&shared[0]["bytes"], &shared[0]["saved_bytes"]), (&json(bytes.to_string()), &json(bytes.to_string())));
     assert_eq!(shared[0]["methods"], json(r#"["forward"]"#));
     // The same table in two files: only the bytes show it.
     let method = |name: &str| format!("{name}={}", fixture(&format!("tied_across_methods/{name}.pt2")).display());
