@@ -40,7 +40,8 @@ impl Layout {
 
     fn of<C: Codes>(width: usize, group: usize) -> Option<Self> {
         let planes = 8 / C::BITS;
-        let fits = planes * C::BITS == 8 && width.is_multiple_of(64 * planes) && group.is_multiple_of(4 * planes);
+        let fits =
+            planes * C::BITS == 8 && width.is_multiple_of(64 * planes) && group.is_multiple_of(4 * planes) && group.is_multiple_of(16);
         (C::BYTES.is_some() && fits).then_some(Layout { width, group, planes })
     }
 
@@ -57,13 +58,12 @@ impl Layout {
     ///
     /// A few rows are met by vectors of 64 bytes of codes: for each such vector there are the highest bytes of all its
     /// integers, the middle ones, the lowest; in each of these those that meet the lowest bits of the 64 bytes, those that
-    /// meet the next, …. Many rows are met by words of 32 bits: there are the highest bytes of the whole row, the middle
-    /// ones, the lowest, in the same order within what a word meets.
+    /// meet the next, …. Many rows are met by words of 32 bits, four codes at a time: for each four there are the highest
+    /// bytes, the middle ones, the lowest.
     pub(super) fn prepare(self, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.width.max(1);
-        let unit = if rows < MANY { 64 } else { 4 } * self.planes;
-        // Bytes of one piece that lie together.
-        let run = if rows < MANY { unit } else { self.width };
+        let run = if rows < MANY { 64 } else { 4 };
+        let place = |at: usize| if rows < MANY { (at / self.planes, at % self.planes) } else { (at % PIECES, at / PIECES) };
         let mut prepared = vec![0f32; rows * self.row()];
         let prepare = |integers: &mut Vec<i32>, (x, out): (&[f32], &mut [f32])| {
             integers.resize(self.width, 0);
@@ -83,17 +83,14 @@ impl Layout {
                 }
             }
             let bytes: &mut [i8] = bytemuck::cast_slice_mut(bytes);
-            for (integers, bytes) in integers.chunks_exact(run).zip(bytes.chunks_exact_mut(run * PIECES)) {
+            let unit = run * self.planes;
+            for (integers, bytes) in integers.chunks_exact(unit).zip(bytes.chunks_exact_mut(unit * PIECES)) {
                 for (at, bytes) in bytes.chunks_exact_mut(run).enumerate() {
-                    let piece = PIECES - 1 - at;
+                    let (piece, plane) = place(at);
                     // Half of what lies below is added, so that the bytes below may be signed.
-                    let (half, shift) = ([0, 0x80, 0x8080][piece], 8 * piece);
-                    for (integers, bytes) in integers.chunks_exact(unit).zip(bytes.chunks_exact_mut(unit)) {
-                        for (plane, bytes) in bytes.chunks_exact_mut(unit / self.planes).enumerate() {
-                            for (out, integers) in bytes.iter_mut().zip(integers.chunks_exact(self.planes)) {
-                                *out = ((integers[plane] + half) >> shift) as i8;
-                            }
-                        }
+                    let (half, shift) = ([0x8080, 0x80, 0][piece], 8 * (PIECES - 1 - piece));
+                    for (out, integers) in bytes.iter_mut().zip(integers.chunks_exact(self.planes)) {
+                        *out = ((integers[plane] + half) >> shift) as i8;
                     }
                 }
             }
@@ -311,18 +308,21 @@ mod x86 {
     fn tile<const T: usize>(layout: Layout, codes: &[[u8; 64]], factors: &[([f32; TILE], [f32; TILE])], x: &[&[f32]]) -> [__m512; T] {
         let (steps, groups) = (layout.group / 4, layout.groups());
         let split = |t: usize| x[t].split_at(layout.width * PIECES / 4);
-        let bytes: [&[[u8; 4]]; T] = std::array::from_fn(|t| bytemuck::cast_slice(split(t).0));
+        let bytes: [&[[[u8; 4]; PIECES]]; T] = std::array::from_fn(|t| bytemuck::cast_slice(split(t).0));
         let scales: [&[f32]; T] = std::array::from_fn(|t| split(t).1);
         let mut products = [_mm512_setzero_ps(); T];
         for (g, (codes, (row_scales, row_biases))) in codes.chunks_exact(steps).zip(factors).enumerate() {
-            let x: [[&[[u8; 4]]; PIECES]; T] =
-                std::array::from_fn(|t| std::array::from_fn(|p| &bytes[t][p * layout.width / 4 + g * steps..][..steps]));
+            let x: [&[[[[u8; 4]; PIECES]; 4]]; T] = std::array::from_fn(|t| bytes[t][g * steps..][..steps].as_chunks().0);
             let mut sums = [[_mm512_setzero_si512(); PIECES]; T];
-            for (s, codes) in codes.iter().enumerate() {
-                let codes = load(codes);
-                for t in 0..T {
-                    for p in 0..PIECES {
-                        sums[t][p] = _mm512_dpbusd_epi32(sums[t][p], codes, _mm512_set1_epi32(i32::from_le_bytes(x[t][p][s])));
+            // Four at a time, of which the compiler knows that they are there: then sums stay in registers.
+            for (s, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+                let x: [&[[[u8; 4]; PIECES]; 4]; T] = std::array::from_fn(|t| &x[t][s]);
+                for i in 0..4 {
+                    let codes = load(&codes[i]);
+                    for t in 0..T {
+                        for p in 0..PIECES {
+                            sums[t][p] = _mm512_dpbusd_epi32(sums[t][p], codes, _mm512_set1_epi32(i32::from_le_bytes(x[t][i][p])));
+                        }
                     }
                 }
             }
