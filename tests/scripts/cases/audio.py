@@ -37,7 +37,7 @@ model("vocoder", lambda: audio.Vocoder(6, 8, (4, 2), (3,), (1, 3)), lambda: [cal
 model("vocoder_any_length", lambda: audio.Vocoder(6, 8, (4,), (3,), (1,)), lambda: [call(torch.randn(1, 6, n)) for n in (9, 4, 17)],
       dynamic=lambda: ({2: Dim("n", min=2, max=32)},), functional=True, **TIGHT)
 model("demucs", lambda: audio.Demucs(4, 2, 2), lambda: [call(torch.randn(1, 1, 200))], **TIGHT)
-model("front_end", lambda: audio.FrontEnd(16, 6, 8, 5), lambda: [call(torch.randn(n)) for n in (100, 64, 121)],
+model("front_end", lambda: audio.FrontEnd(16, 3, 8, 5), lambda: [call(torch.randn(n)) for n in (100, 64, 121)],
       dynamic=lambda: ({0: Dim("n", min=64, max=128)},), rtol=1e-4, atol=1e-4)
 
 model("conformer_large", lambda: audio.Conformer(79, 256, 4, 1024, 31, 12, 128), lambda: [call(torch.randn(1, 127, 79), torch.tensor([127]))], **LARGE)
