@@ -37,7 +37,7 @@ pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate])
             backend: delegate.backend.to_owned(),
             compile_specs: Vec::new(),
             payload,
-            inputs: delegate.inputs.iter().map(|&v| wiring.value(v)).collect::<Result<_, _>>()?,
+            inputs: delegate.inputs.iter().map(|&v| wiring.operand(v)).collect::<Result<_, _>>()?,
             outputs: delegate.outputs.iter().map(|&v| wiring.output(v)).collect::<Result<_, _>>()?,
         });
     }
@@ -130,20 +130,37 @@ impl Wiring<'_> {
         })
     }
 
+    /// A value that the caller gets: from a delegate if one gives it.
     fn value(&mut self, v: ValueId) -> Result<emit::Value, Error> {
         for (delegate, d) in self.delegates.iter().enumerate() {
             if let Some(output) = d.outputs.iter().position(|&o| o == v) {
                 return Ok(emit::Value::Result { delegate, output });
             }
         }
-        let input = self.method.input_of(v).map(|at| (at, &self.method.inputs[at].kind));
-        match input {
-            Some((at, InputKind::User)) => Ok(emit::Value::Input(self.user_input(at))),
-            Some((_, kind)) if let Some(w) = kind.weight() => {
-                self.constants.push(self.program.weight(w).data.clone());
-                Ok(emit::Value::Constant(self.constants.len() - 1))
+        match self.given(v) {
+            Some(value) => Ok(value),
+            None => Err(Error::internal(format!("value %{} is computed by no delegate", self.method.graph.value(v).name))),
+        }
+    }
+
+    /// A value that a delegate gets. What the caller gives comes from the caller, even if the delegate also returns it (as new state that
+    /// is returned, too).
+    fn operand(&mut self, v: ValueId) -> Result<emit::Value, Error> {
+        match self.given(v) {
+            Some(value) => Ok(value),
+            None => self.value(v),
+        }
+    }
+
+    /// An input of the method.
+    fn given(&mut self, v: ValueId) -> Option<emit::Value> {
+        let at = self.method.input_of(v)?;
+        match &self.method.inputs[at].kind {
+            InputKind::User => Some(emit::Value::Input(self.user_input(at))),
+            kind => {
+                self.constants.push(self.program.weight(kind.weight()?).data.clone());
+                Some(emit::Value::Constant(self.constants.len() - 1))
             }
-            _ => Err(Error::internal(format!("value %{} is computed by no delegate", self.method.graph.value(v).name))),
         }
     }
 }

@@ -104,6 +104,21 @@ impl DType {
         matches!(self.kind(), Kind::Int)
     }
 
+    /// The integers that are values of the type, as far as 64 signed bits go; `None` for types that are not of integers.
+    pub const fn int_range(self) -> Option<std::ops::RangeInclusive<i64>> {
+        Some(match self {
+            DType::UInt8 => 0..=u8::MAX as i64,
+            DType::UInt16 => 0..=u16::MAX as i64,
+            DType::UInt32 => 0..=u32::MAX as i64,
+            DType::UInt64 => 0..=i64::MAX,
+            DType::Int8 => i8::MIN as i64..=i8::MAX as i64,
+            DType::Int16 => i16::MIN as i64..=i16::MAX as i64,
+            DType::Int32 => i32::MIN as i64..=i32::MAX as i64,
+            DType::Int64 => i64::MIN..=i64::MAX,
+            _ => return None,
+        })
+    }
+
     /// Whether values are complex numbers.
     pub const fn is_complex(self) -> bool {
         matches!(self.kind(), Kind::Complex)
@@ -126,6 +141,7 @@ mod tests {
             assert_eq!(DType::from_pt2_code(i64::from(t.pt2_code())), Some(t));
             assert_eq!(DType::from_et_code(t.et_code()), Some(t));
             assert_eq!(DType::from_name(t.name()), Some(t));
+            assert_eq!(t.int_range().is_some(), t.is_int());
         }
     }
 }

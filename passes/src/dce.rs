@@ -1,8 +1,9 @@
 //! Removes what nobody uses.
 
 use etx_ir::error::Error;
-use etx_ir::graph::Graph;
-use etx_ir::program::{Dialect, InputKind, OutputKind};
+use etx_ir::graph::{Arg, Graph};
+use etx_ir::program::{Dialect, InputKind, Method, OutputKind};
+use etx_ir::sym::Dim;
 
 use crate::driver::{Context, Pass};
 use crate::effects::removable;
@@ -10,7 +11,8 @@ use crate::rewrite::nested;
 
 /// Removes calls whose results are not used, and parameters, buffers and constants that nothing reads.
 ///
-/// What stays: calls with an effect ([`removable`]), inputs that the caller gives, states that the method writes.
+/// What stays: calls with an effect ([`removable`]), inputs that the caller gives, states that the method writes (unless
+/// they have no elements).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dce;
 
@@ -28,11 +30,29 @@ impl Pass for Dce {
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let states = empty_states(cx.edit());
         let calls = calls(&mut cx.edit().graph)?;
         let inputs = unused_inputs(cx);
-        cx.changed(calls + inputs);
+        cx.changed(states + calls + inputs);
         Ok(())
     }
+}
+
+/// State without elements is never another: what is written to it need not be.
+fn empty_states(method: &mut Method) -> u64 {
+    let empty = |(out, kind): (&Arg, &OutputKind)| {
+        let t = out.as_value().and_then(|v| method.graph.tensor(v));
+        matches!(kind, OutputKind::StateMutation(_)) && t.is_some_and(|t| t.shape.contains(&Dim::Int(0)))
+    };
+    let keep: Vec<bool> = method.graph.outputs().iter().zip(&method.outputs).map(|o| !empty(o)).collect();
+    let removed = keep.iter().filter(|k| !**k).count();
+    if removed > 0 {
+        let kept = method.graph.outputs().iter().zip(&keep).filter(|(_, k)| **k).map(|(a, _)| a.clone()).collect();
+        method.graph.set_outputs(kept);
+        let mut keep = keep.into_iter();
+        method.outputs.retain(|_| keep.next().unwrap_or(true));
+    }
+    removed as u64
 }
 
 fn calls(graph: &mut Graph) -> Result<u64, Error> {

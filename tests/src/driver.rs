@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use etx::ir::DType;
+use etx::ir::error::ErrorKind;
 use etx::ir::program::Program;
 use etx::runtime;
 use safetensors::Dtype;
@@ -27,6 +28,8 @@ pub struct Lowered {
 pub struct Refused {
     /// Method it is in.
     pub method: String,
+    /// Its name.
+    pub node: String,
     /// Operator, e.g. `aten.permute.default`.
     pub op: String,
     /// The node and the backend's reason.
@@ -36,8 +39,8 @@ pub struct Refused {
 /// Why there is no file.
 #[derive(Clone, Debug)]
 pub enum Trouble {
-    /// The backend does not run every node; which, and why.
-    Refused(String),
+    /// The passes say no, or the backend does not run every node; which, and why.
+    Refused(Vec<Refused>),
     /// Anything else.
     Failed(String),
 }
@@ -45,14 +48,20 @@ pub enum Trouble {
 /// Lower the programs, one a method, into the file `out`.
 pub fn lower(programs: &[(String, PathBuf)], out: &Path) -> Result<Lowered, String> {
     let program = etx::load_methods(programs, &[]).map_err(|e| e.to_string())?;
-    lower_program(program, out).map_err(|(Trouble::Refused(why) | Trouble::Failed(why))| why)
+    lower_program(program, out).map_err(|e| match e {
+        Trouble::Refused(nodes) => nodes.iter().map(|r| format!("{}: {}", r.method, r.why)).collect::<Vec<_>>().join("\n"),
+        Trouble::Failed(why) => why,
+    })
 }
 
 /// Lower a program into the file `out`.
 pub fn lower_program(program: Program, out: &Path) -> Result<Lowered, Trouble> {
     let options = etx::passes::Options::verified();
     let lowered = etx::Lowering::mlx().options(options).run(program).map_err(|e| match e {
-        etx::lower::Error::Refused(_) => Trouble::Refused(e.to_string()),
+        etx::lower::Error::Ir(e) if e.kind() == ErrorKind::Unsupported => {
+            Trouble::Refused(vec![Refused { method: String::new(), node: String::new(), op: String::new(), why: e.to_string() }])
+        }
+        etx::lower::Error::Refused(report) => Trouble::Refused(report.refused().map(|(method, r)| refused(method, r)).collect()),
         e => Trouble::Failed(e.to_string()),
     })?;
     let report = lowered.write(out).map_err(|e| Trouble::Failed(e.to_string()))?;
@@ -62,10 +71,13 @@ pub fn lower_program(program: Program, out: &Path) -> Result<Lowered, Trouble> {
         for (name, n) in &m.instructions {
             *summary.instructions.entry(name.clone()).or_insert(0) += n;
         }
-        let refused = m.refused.iter().map(|r| Refused { method: m.method.clone(), op: r.op.clone(), why: r.to_string() });
-        summary.refused.extend(refused);
+        summary.refused.extend(m.refused.iter().map(|r| refused(&m.method, r)));
     }
     Ok(summary)
+}
+
+fn refused(method: &str, r: &etx::partitioner::report::RefusedNode) -> Refused {
+    Refused { method: method.to_owned(), node: r.node.clone(), op: r.op.clone(), why: r.to_string() }
 }
 
 /// An opened `.pte`.

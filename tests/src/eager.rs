@@ -66,24 +66,40 @@ fn run(case: &Case, calls: &BTreeMap<String, Vec<Step>>, outcome: &mut Outcome) 
 
 /// One call. As from ExecuTorch's runtime, tensors of the caller's that the program writes to come before its own results.
 fn call(evaluator: &mut Evaluator<'_>, method: &Method, step: &Step) -> Result<Vec<Value>, String> {
-    let taken = method.inputs.iter().filter(|i| matches!(i.kind, InputKind::User | InputKind::Literal { .. }));
-    let types = taken.map(|i| i.value.map(|v| method.graph.ty(v)));
-    let inputs = step.inputs.iter().zip(types).map(|(v, ty)| argument(v, ty)).collect::<Result<Vec<_>, String>>()?;
-    let outputs = evaluator.call(&inputs).map_err(|e| e.to_string())?;
-    let outputs = outputs.iter().map(result).collect::<Result<Vec<_>, String>>()?;
+    let Answer { outputs, inputs } = answer(evaluator, method, &step.inputs)?;
     if outputs.len() >= step.expected.len() {
         return Ok(outputs);
     }
-    let after = inputs.iter().map(result).collect::<Result<Vec<_>, String>>()?;
-    let written = after.into_iter().zip(&step.inputs).filter(|(after, before)| after.tensor.is_some() && after.tensor != before.tensor);
+    let written = inputs.into_iter().zip(&step.inputs).filter(|(after, before)| after.tensor.is_some() && after.tensor != before.tensor);
     Ok(written.map(|(after, _)| after).chain(outputs).collect())
 }
 
-/// Evaluate one call of the only method of a program.
-pub fn once(program: &Program, inputs: &[Value]) -> Result<Vec<Value>, String> {
+/// What a call leaves behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// What the program returned.
+    pub outputs: Vec<Value>,
+    /// What its inputs hold afterwards.
+    pub inputs: Vec<Value>,
+}
+
+fn answer(evaluator: &mut Evaluator<'_>, method: &Method, inputs: &[Value]) -> Result<Answer, String> {
+    let taken = method.inputs.iter().filter(|i| matches!(i.kind, InputKind::User | InputKind::Literal { .. }));
+    let types = taken.map(|i| i.value.map(|v| method.graph.ty(v)));
+    let inputs = inputs.iter().zip(types).map(|(v, ty)| argument(v, ty)).collect::<Result<Vec<_>, String>>()?;
+    let outputs = evaluator.call(&inputs).map_err(|e| e.to_string())?;
+    let read = |all: &[eval::Value]| all.iter().map(result).collect::<Result<Vec<_>, String>>();
+    Ok(Answer { outputs: read(&outputs)?, inputs: read(&inputs)? })
+}
+
+/// Evaluate calls of the only method of a program, in order, on one state.
+///
+/// # Errors
+/// What the evaluator says of the first call that fails.
+pub fn calls(program: &Program, calls: &[Vec<Value>]) -> Result<Vec<Answer>, String> {
     let method = program.methods.first().ok_or("a program without methods")?;
-    let step = Step { inputs: inputs.to_vec(), expected: Vec::new() };
-    call(&mut Evaluator::new(program, method), method, &step)
+    let mut evaluator = Evaluator::new(program, method);
+    calls.iter().map(|inputs| answer(&mut evaluator, method, inputs)).collect()
 }
 
 /// A value as the evaluator takes it; what the file stores as a tensor may be a number to the program.

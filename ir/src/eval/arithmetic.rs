@@ -245,6 +245,14 @@ pub(super) fn pow(c: &Call) -> Results {
     if promoted(&operands)?.is_complex() {
         return Err(bad("of complex numbers"));
     }
+    // torch takes roots for these, which differ from powers at negative zero and infinity; powers of halves it computes as such.
+    match (&operands[1], promoted(&operands)?) {
+        (Operand::Number(n), d) if d != DType::Float16 && n.float() == 0.5 => return one(binary(&operands, |x, _| x.sqrt(), int_power)?),
+        (Operand::Number(n), d) if d != DType::Float16 && n.float() == -0.5 => {
+            return one(binary(&operands, |x, _| 1.0 / x.sqrt(), int_power)?);
+        }
+        _ => {}
+    }
     one(binary(&operands, f64::powf, int_power)?)
 }
 

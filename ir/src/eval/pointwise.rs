@@ -1,6 +1,6 @@
 //! Operators that work element by element.
 
-use super::call::{Call, Operand, Results, one, promoted};
+use super::call::{Call, Number, Operand, Results, one, promoted};
 use super::element::{Complex, Element, round};
 use super::functions;
 use super::tensor::Tensor;
@@ -289,7 +289,16 @@ pub(super) fn clamp(c: &Call, lower: &str, upper: &str) -> Results {
     let mut out = t.cast(d)?;
     for (bound, up) in [(low, true), (high, false)] {
         let Some(b) = bound else { continue };
-        let b = b.tensor()?;
+        let b = match (b, d.int_range()) {
+            // Unlike in arithmetic, a number beyond the type does not wrap: it bounds nothing, or there is nothing between the bounds.
+            (Operand::Number(Number::Int(n)), Some(range)) if !range.contains(&n) => {
+                if up == (n > 0) {
+                    return Err(bad(format!("a bound of {n} for {d}")));
+                }
+                continue;
+            }
+            (b, _) => b.tensor()?,
+        };
         out = match (d.is_float(), up) {
             (true, true) => zip(d, d, &out, &b, functions::maximum)?,
             (true, false) => zip(d, d, &out, &b, functions::minimum)?,

@@ -496,7 +496,12 @@ pub(super) fn roll(c: &Cx) -> Inferred {
     if shifts != dims && !(dims == 0 && shifts == 1) {
         return Err(c.fail(format!("{shifts} shifts for {dims} dimensions")));
     }
-    moved(c)
+    // A dimension may be named twice: it is rolled twice.
+    let t = c.tensor(0)?;
+    for axis in c.ints("dims")? {
+        c.wrap(axis, t.rank())?;
+    }
+    one(t.dtype, t.shape.clone())
 }
 
 /// A quarter turn of two dimensions, `k` times.

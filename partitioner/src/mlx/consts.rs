@@ -33,6 +33,12 @@ pub(crate) fn integer(value: i64, dtype: DType) -> Option<Vec<u8>> {
     })
 }
 
+/// The bytes of an integer as an element of a type of integers, which is the number modulo the type's range: so do Python's integers
+/// become elements in torch.
+pub(crate) fn wrapped(value: i64, dtype: DType) -> Option<Vec<u8>> {
+    if dtype.is_int() { value.to_le_bytes().get(..dtype.size()).map(<[u8]>::to_vec) } else { None }
+}
+
 /// The elements of a small constant as numbers; `None` if it is large, not at hand, or of a type that is not a number.
 pub(crate) fn numbers(data: &TensorData) -> Option<Vec<f64>> {
     if data.numel() > MAX_CAST {

@@ -78,6 +78,41 @@ fn an_update_that_does_not_become_the_state_leaves_the_buffer_alone() {
 }
 
 #[test]
+fn sizes_known_from_a_call_keep_that_call_in_the_partition() {
+    // The slice is there for its size alone.
+    let (_, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           symbol s0 [4..8]
+           input %x : f32[s0, 3] = user
+           %part : f32[FloorDiv(s0, 2), 3] = aten.slice.Tensor(%x, 0, 0, 9223372036854775807, 2)
+           %n : int(FloorDiv(s0, 2)) = aten.sym_size.int(%part, 0)
+           %y : f32[FloorDiv(s0, 2), 2] = aten.full.default([%n, 2], 0.5, dtype=f32)
+           return %y
+         }",
+    );
+    assert!(main_names(&p).contains(&"Full"), "{p}");
+}
+
+#[test]
+fn a_mask_that_may_hide_every_key_gives_zeros_there() {
+    let attend = |mask: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nweight @0 \"mask\" bool[2, 2] inline 0x01000101\nmethod \"forward\" functional {{
+               input %q : f32[1, 1, 2, 4] = user
+               input %m : {mask}
+               %y : f32[1, 1, 2, 4] = aten.scaled_dot_product_attention.default(%q, %q, %q, %m)
+               %z : f32[1, 1, 2, 4] = aten.scaled_dot_product_attention.default(%y, %q, %q, %m)
+               return %z
+             }}"
+        ));
+        main_names(&p)
+    };
+    assert_eq!(attend("bool[2, 2] = user"), ["Sdpa", "Any", "Where", "Sdpa", "Where"]);
+    assert_eq!(attend("f32[2, 2] = user"), ["Sdpa", "Sdpa"]);
+    assert_eq!(attend("bool[2, 2] = parameter @0"), ["Sdpa", "Sdpa"], "no row of it is all false");
+}
+
+#[test]
 fn two_buffers_change_places() {
     let (_, p) = lowered(&format!(
         "etir 1\n{CACHE}weight @1 \"b\" f32[4] inline 0x00000000000000000000000000000000\nmethod \"forward\" functional {{

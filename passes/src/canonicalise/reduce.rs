@@ -67,11 +67,27 @@ pub(super) fn mean(site: &mut Site<'_>) -> Option<Patch> {
 }
 
 pub(super) fn any(site: &mut Site<'_>) -> Option<Patch> {
-    Some(Patch::Call(op!("aten.any.dims"), vec![site.nth(0).clone(), reduced(site)?, keepdim(site)]))
+    truth(site, op!("aten.any.dims"))
 }
 
 pub(super) fn all(site: &mut Site<'_>) -> Option<Patch> {
-    Some(Patch::Call(op!("aten.all.dims"), vec![site.nth(0).clone(), reduced(site)?, keepdim(site)]))
+    truth(site, op!("aten.all.dims"))
+}
+
+/// Unlike elsewhere, a list of no dimensions reduces none of them: what is left is whether each element is true.
+fn truth(site: &mut Site<'_>, to: OpId) -> Option<Patch> {
+    let x = site.nth(0).clone();
+    if site.arg("dim").as_list().is_some_and(<[Arg]>::is_empty) {
+        let result = site.result()?.clone();
+        let ne = op!("aten.ne.Tensor");
+        if result.dtype == DType::Bool {
+            return Some(Patch::Call(ne, vec![x, Arg::Int(0)]));
+        }
+        let bools = Type::Tensor(TensorType::new(DType::Bool, result.shape));
+        let each = site.call_as(ne, vec![x, Arg::Int(0)], bools);
+        return Some(Patch::Call(CAST, cast(each, result.dtype)));
+    }
+    Some(Patch::Call(to, vec![x, reduced(site)?, keepdim(site)]))
 }
 
 pub(super) fn amax(site: &mut Site<'_>) -> Option<Patch> {

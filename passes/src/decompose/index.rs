@@ -1,6 +1,6 @@
-//! Operators that write where an index says.
+//! Operators that read or write where an index says.
 //!
-//! All of them come down to `index_copy` or `scatter_add` along one axis, over a view of the tensor if several axes are
+//! Those that write come down to `index_copy` or `scatter_add` along one axis, over a view of the tensor if several axes are
 //! indexed. Where an index names a place twice, torch leaves open which value stays; here it is the last.
 
 use etx_ir::DType;
@@ -49,22 +49,7 @@ pub(super) fn index_put(site: &mut Site<'_>) -> Result {
     let axes: Vec<usize> = given.iter().map(|(a, _)| *a).collect();
     let adjacent = axes.windows(2).all(|w| matches!(w, [a, b] if a + 1 == *b));
     let rest: Vec<usize> = (0..t.rank()).filter(|a| !axes.contains(a)).collect();
-    // The place of each write among all combinations of the indexed axes.
-    let mut at: Option<Arg> = None;
-    for (axis, index) in &given {
-        let Some(n) = t.shape.get(*axis).and_then(Dim::as_int) else { return Ok(None) };
-        let low = p.call(op!("aten.lt.Scalar"), vec![index.clone(), Arg::Int(0)])?;
-        let up = p.add(index, n)?;
-        let index = p.select(&low, &up, index)?;
-        at = Some(match at {
-            None => index,
-            Some(before) => {
-                let scaled = p.mul(&before, n)?;
-                p.add(&scaled, &index)?
-            }
-        });
-    }
-    let Some(at) = at else { return Ok(None) };
+    let Some(at) = place(&mut p, &t.shape, &given)? else { return Ok(None) };
     let at_shape = p.ty(&at)?.shape;
     let rest_shape: Vec<Dim> = rest.iter().filter_map(|&a| t.shape.get(a).cloned()).collect();
     // Values have the shape that reading with the same index would give; bring the index axes to the front.
@@ -102,6 +87,54 @@ pub(super) fn index_put(site: &mut Site<'_>) -> Result {
         }
     }
     let y = p.permute(&y, &back)?;
+    p.done(y)
+}
+
+/// The place that indices of several axes name among all combinations of those axes.
+fn place(p: &mut Pen<'_, '_>, shape: &[Dim], given: &[(usize, Arg)]) -> Value {
+    let mut at: Option<Arg> = None;
+    for (axis, index) in given {
+        let Some(n) = shape.get(*axis).and_then(Dim::as_int) else { return Ok(None) };
+        let low = p.call(op!("aten.lt.Scalar"), vec![index.clone(), Arg::Int(0)])?;
+        let up = p.add(index, n)?;
+        let index = p.select(&low, &up, index)?;
+        at = Some(match at {
+            None => index,
+            Some(before) => {
+                let scaled = p.mul(&before, n)?;
+                p.add(&scaled, &index)?
+            }
+        });
+    }
+    Ok(at)
+}
+
+/// `x[i, :, j]`: the indexed axes seen as one, which a single index picks from. Adjacent axes stay where they are, others come to the
+/// front. Source: torch's advanced indexing, which is NumPy's.
+pub(super) fn index(site: &mut Site<'_>) -> Result {
+    let (Some(t), Some(list)) = (site.operand(0).cloned(), site.nth(1).as_list().map(<[Arg]>::to_vec)) else { return Ok(None) };
+    let x = site.nth(0).clone();
+    let mut given: Vec<(usize, Arg)> = list.into_iter().enumerate().filter(|(_, a)| !matches!(a, Arg::None)).collect();
+    let mut p = Pen(site);
+    for (_, index) in &mut given {
+        if !p.ty(index)?.dtype.is_int() {
+            return Ok(None);
+        }
+        *index = p.cast(index, DType::Int64)?;
+    }
+    let axes: Vec<usize> = given.iter().map(|(a, _)| *a).collect();
+    let &[first, _, ..] = axes.as_slice() else { return Ok(None) };
+    let adjacent = axes.windows(2).all(|w| matches!(w, [a, b] if a + 1 == *b));
+    let Some(at) = place(&mut p, &t.shape, &given)? else { return Ok(None) };
+    let rest: Vec<usize> = (0..t.rank()).filter(|a| !axes.contains(a)).collect();
+    let before = if adjacent { first } else { 0 };
+    let moved = if adjacent { x } else { p.permute(&x, &[axes.as_slice(), rest.as_slice()].concat())? };
+    let mut joined: Vec<Dim> = rest.iter().filter_map(|&a| t.shape.get(a).cloned()).collect();
+    joined.insert(before.min(joined.len()), Dim::product(axes.iter().filter_map(|&a| t.shape.get(a))));
+    let Some(table) = p.view(&moved, &joined)? else { return Ok(None) };
+    let mut indices = vec![Arg::None; before];
+    indices.push(at);
+    let y = p.call(op!("aten.index.Tensor"), vec![table, Arg::List(indices)])?;
     p.done(y)
 }
 

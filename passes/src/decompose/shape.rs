@@ -89,6 +89,43 @@ pub(super) fn roll(site: &mut Site<'_>) -> Result {
     p.done(y)
 }
 
+/// One convolution a group, of its channels with its filters, their results next to each other. Source: torch.nn.Conv3d.
+pub(super) fn groups(site: &mut Site<'_>) -> Result {
+    let op = site.op();
+    let schema = op.schema();
+    let at = |name: &str| schema.position(name);
+    let (Some(groups_at), Some(input_at), Some(weight_at), Some(bias_at)) = (at("groups"), at("input"), at("weight"), at("bias")) else {
+        return Ok(None);
+    };
+    let args = site.node().args.clone();
+    let Some(groups) = site.nth(groups_at).as_int().filter(|n| *n > 1) else { return Ok(None) };
+    let mut p = Pen(site);
+    let part = |p: &mut Pen<'_, '_>, x: &Arg, axis: usize, group: i64| -> std::result::Result<Option<Arg>, Error> {
+        let Some(n) = p.ty(x)?.shape.get(axis).and_then(Dim::as_int).filter(|n| n % groups == 0) else { return Ok(None) };
+        let n = n / groups;
+        p.slice(x, axis, Arg::Int(group * n), Arg::Int((group + 1) * n)).map(Some)
+    };
+    let [Some(input), Some(weight), Some(bias)] = [input_at, weight_at, bias_at].map(|i| args.get(i)) else { return Ok(None) };
+    let Some(channels) = p.ty(input)?.rank().checked_sub(p.ty(weight)?.rank() - 1) else { return Ok(None) };
+    let mut results = Vec::new();
+    for group in 0..groups {
+        let mut list = args.clone();
+        for (i, x, axis) in [(input_at, input, channels), (weight_at, weight, 0), (bias_at, bias, 0)] {
+            if *x == Arg::None {
+                continue;
+            }
+            let (Some(slot), Some(x)) = (list.get_mut(i), part(&mut p, x, axis, group)?) else { return Ok(None) };
+            *slot = x;
+        }
+        if let Some(n) = list.get_mut(groups_at) {
+            *n = Arg::Int(1);
+        }
+        results.push(p.call(op, list)?);
+    }
+    let y = p.call(op!("aten.cat.default"), vec![Arg::List(results), Arg::Int(channels as i64)])?;
+    p.done(y)
+}
+
 /// A slice of one, without its dimension. Source: torch.select.
 pub(super) fn select(site: &mut Site<'_>) -> Result {
     let Some(dim) = site.nth(1).as_int().zip(site.operand(0)).and_then(|(d, t)| wrap(d, t.rank())) else { return Ok(None) };

@@ -64,6 +64,8 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.split_with_sizes.default")], shape::split_with_sizes),
     (&[op!("aten.repeat_interleave.self_int")], shape::repeat_interleave),
     (&[op!("aten.roll.default")], shape::roll),
+    (&[op!("aten.index.Tensor")], index::index),
+    (&[op!("aten.conv3d.default"), op!("aten.conv3d.padding"), op!("aten.conv_transpose3d.input")], shape::groups),
     (&[op!("aten.select.int")], shape::select),
     // Recurrence.
     (&[op!("aten.lstm.input")], recurrent::lstm),

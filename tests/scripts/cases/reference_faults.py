@@ -103,3 +103,59 @@ class rms_norm_default_eps(nn.Module):
     def forward(self, x):
         tiny = x * 1e-4
         return F.rms_norm(tiny, (4,), self.weight), F.rms_norm(tiny, (4,), self.weight, 1e-3), F.rms_norm(x, (4,))
+
+
+def hides_all(mask):
+    """A mask of truth values one of whose queries sees no key."""
+    mask[..., 1, :] = False
+    return mask
+
+
+@case(steps=lambda: [call(torch.randn(1, 4, 3, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8), hides_all(torch.rand(1, 1, 3, 5) > 0.4), torch.randn(3, 8), hides_all(torch.rand(3, 3) > 0.4))],
+      rtol=1e-4, atol=1e-4, reference_wrong="a query that sees no key gets the mean of all values")
+def attention_hidden_queries(self, q, k, v, mask, flat, square):
+    """Attention under a mask of truth values that hides every key from a query, which gets zeros; with heads and without."""
+    return (F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True),
+            F.scaled_dot_product_attention(flat, flat, flat, attn_mask=square))
+
+
+@case(steps=lambda: [call(torch.tensor([0, 3, 200, 253, 255], dtype=torch.uint8), torch.tensor([-128, -3, 0, 1, 127], dtype=torch.int8))],
+      reference_wrong="numbers beyond the tensor's type are not wrapped into it")
+def scalars_beyond_the_type(self, u, i):
+    """Python's integers become elements modulo the range of the type, except as bounds of clamp."""
+    return u == -3, u + 300, u | -2, torch.where(u > 3, u, -1), torch.full_like(u, -1), u.masked_fill(u > 3, -1), i + 300, i == 257, u.clamp(-3, 250), i.clamp(-300, 3)
+
+
+@case(steps=lambda: [call(torch.randn(n, 5, 4, 2), torch.tensor([3, -1, 0]), torch.tensor([[-4], [1]])) for n in (3, 1)], dynamic=lambda: {"x": {0: Dim("n", min=1, max=8)}, "i": None, "j": None},
+      reference_wrong="indexing beside an axis of symbolic size is left outside the delegate")
+def index_beside_dynamic(self, x, i, j):
+    """Several indices beside an axis of symbolic size: adjacent and separated ones, from either end."""
+    return x[:, i, j], x[:, i, :, j[0] // 3], x[:, i, j].sum(0)
+
+
+@case(steps=lambda: [call(torch.randn(1, 4, 3, 4, 5), torch.randn(8, 2, 2, 2, 2), torch.randn(8), torch.randn(4, 3, 1, 2, 2))], rtol=1e-4, atol=1e-4,
+      reference_wrong="convolutions in three dimensions by groups are left outside the delegate")
+def convolution_groups_3d(self, x, weight, bias, back):
+    """Convolutions in three dimensions by groups, and transposed."""
+    return F.conv3d(x, weight, bias, padding=1, groups=2), F.conv3d(x[0], weight, groups=2), F.conv_transpose3d(x, back, stride=2, groups=2)
+
+
+@case(steps=lambda: [call(torch.tensor([[0.0, 2.0], [float("nan"), -0.0]]), torch.tensor([0, 7], dtype=torch.uint8))], reference_wrong="a list of no axes reduces all of them")
+def truth_along_no_axes(self, x, u):
+    """any and all over an empty list of axes look at each element; the same axis rolled twice."""
+    return (torch.ops.aten.any.dims(x, []), torch.ops.aten.all.dims(u, []), torch.ops.aten.any.dims(u, [], True), x.roll((1, 2), (1, 1)))
+
+
+@case(steps=lambda: [call(torch.randn(n, 3)) for n in (2, 4)], dynamic=lambda: {"x": {0: Dim("n", min=1, max=8)}})
+class nothing_at_all(nn.Module):
+    """Tensors without elements: reductions over nothing, products of nothing, state of nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(0, 3))
+        self.weight = nn.Parameter(torch.randn(2, 0))
+
+    def forward(self, x):
+        none = x[:, 3:]
+        self.seen.add_(1.0)
+        return none.logsumexp(-1), none.sum(-1), F.linear(none, self.weight), none.softmax(-1), none.exp(), self.seen * 2

@@ -8,18 +8,19 @@ use etx::ir::graph::{Arg, Def, Type, ValueId};
 use etx::ir::text;
 use etx_tests::case::{Kind, Value};
 use etx_tests::compare::{Limit, compare};
-use etx_tests::driver::{self, File, Trouble};
+use etx_tests::driver::{self, File, Refused, Trouble};
+use etx_tests::eager::Answer;
 use safetensors::Dtype;
 
 use crate::make::{CALLS, Case, Source};
 
 /// What became of a program.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     /// The lowered program agrees in both calls.
     Agrees,
-    /// The backend said no, and why.
-    Refused(String),
+    /// The backend said no to these.
+    Refused(Vec<Refused>),
     /// It differs or fails, and how.
     Differs(String),
 }
@@ -48,7 +49,7 @@ pub(crate) fn judge(case: &Case, outputs: &[ValueId]) -> Verdict {
     })
 }
 
-fn lowered(case: &Case, outputs: &[ValueId], path: &std::path::Path, expected: &[Vec<Value>]) -> Verdict {
+fn lowered(case: &Case, outputs: &[ValueId], path: &std::path::Path, expected: &[Answer]) -> Verdict {
     match driver::lower_program(case.program(outputs), path) {
         Ok(_) => {}
         Err(Trouble::Refused(why)) => return Verdict::Refused(why),
@@ -62,7 +63,7 @@ fn lowered(case: &Case, outputs: &[ValueId], path: &std::path::Path, expected: &
         match method.call(&case.arguments(call)) {
             Err(e) => return Verdict::Differs(format!("call {call} fails: {e}")),
             Ok(found) => {
-                if let Some(why) = difference(case, outputs, &found, expected) {
+                if let Some(why) = difference(case, outputs, &found, expected, &case.arguments(call)) {
                     return Verdict::Differs(format!("call {call}, {why}"));
                 }
             }
@@ -90,13 +91,34 @@ fn limit(case: &Case) -> Limit {
     Limit::Elementwise { rtol: limit, atol: limit }
 }
 
-fn difference(case: &Case, outputs: &[ValueId], found: &[Value], expected: &[Value]) -> Option<String> {
-    if found.len() != expected.len() {
-        return Some(format!("{} outputs, expected {}", found.len(), expected.len()));
+fn difference(case: &Case, outputs: &[ValueId], found: &[Value], expected: &Answer, before: &[Value]) -> Option<String> {
+    let Some(written) = found.len().checked_sub(outputs.len()) else {
+        return Some(format!("{} outputs, expected {}", found.len(), outputs.len()));
+    };
+    let differs = |f: &Value, e: &Value| match (&f.tensor, &e.tensor) {
+        (Some(f), Some(e)) => compare(f, e, limit(case)).err(),
+        _ => Some("a value that is no tensor".to_owned()),
+    };
+    // What the program wrote to comes first, in order of the inputs. A write may leave an input as it was.
+    let (changed, results) = found.split_at(written);
+    let mut changed = changed.iter().peekable();
+    let same = |(after, before): &(&Value, &Value)| after == before;
+    let all_change = written == expected.inputs.iter().zip(before).filter(|pair| !same(pair)).count();
+    for (i, pair) in expected.inputs.iter().zip(before).enumerate() {
+        let after = pair.0;
+        match changed.peek().map(|f| differs(f, after)) {
+            _ if all_change && same(&pair) => {}
+            Some(None) => drop(changed.next()),
+            _ if same(&pair) => {}
+            Some(Some(why)) => return Some(format!("input {i} after the call: {why}")),
+            None => return Some(format!("input {i} is not written to")),
+        }
     }
-    for ((f, e), v) in found.iter().zip(expected).zip(outputs) {
-        let (Some(f), Some(e)) = (&f.tensor, &e.tensor) else { return Some("a value that is no tensor".to_owned()) };
-        if let Err(why) = compare(f, e, limit(case)) {
+    if changed.peek().is_some() {
+        return Some("more inputs written to than there should be".to_owned());
+    }
+    for ((f, e), v) in results.iter().zip(&expected.outputs).zip(outputs) {
+        if let Some(why) = differs(f, e) {
             return Some(format!("{}: {why}", case.graph.value(*v).name));
         }
     }
@@ -156,10 +178,29 @@ pub(crate) fn shrink(case: &Case, outputs: &[ValueId]) -> (Case, Vec<ValueId>, S
     }
 }
 
+/// The program without the calls that were refused: their results are given. `None` if there is no telling which calls of the program
+/// those are, or if nothing is left.
+pub(crate) fn without(case: &Case, outputs: &[ValueId], refused: &[Refused]) -> Option<(Case, Vec<ValueId>)> {
+    let named = |v: &ValueId| {
+        let def = &case.graph.value(*v).def;
+        matches!(def, Def::Node(n, _) if refused.iter().any(|r| *case.graph.node(*n).name == *r.node))
+    };
+    let values: Vec<ValueId> = defined(case).into_iter().filter(named).collect();
+    let outputs: Vec<ValueId> = outputs.iter().copied().filter(|v| !values.contains(v)).collect();
+    if values.is_empty() || outputs.is_empty() {
+        return None;
+    }
+    let mut case = case.clone();
+    for v in values {
+        case = cut(&case, v)?;
+    }
+    Some((case.pruned(&outputs), outputs))
+}
+
 /// The value as an input that holds what it had.
 fn cut(case: &Case, v: ValueId) -> Option<Case> {
     let held = case.evaluate(&[v]).ok()?;
-    let mut tensors = held.into_iter().map(|call| call.into_iter().next()?.tensor);
+    let mut tensors = held.into_iter().map(|call| call.outputs.into_iter().next()?.tensor);
     let (first, second) = (tensors.next()??, tensors.next()??);
     let mut case = case.clone();
     let ty: Type = case.graph.ty(v).clone();

@@ -11,7 +11,7 @@ use etx::ir::program::{Dialect, Input, InputKind, Method, OutputKind, Program};
 use etx::ir::sym::{Expr, Range, Ranges, Symbol};
 use etx::ir::weights::TensorData;
 use etx_tests::case::{Kind, Value};
-use etx_tests::eager;
+use etx_tests::eager::{self, Answer};
 use etx_tests::tensor::{Elements, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -29,6 +29,23 @@ pub(crate) enum Source {
     Given([Tensor; CALLS]),
     /// Part of the program.
     Constant(Tensor),
+    /// State, and what it is at first.
+    State(Tensor),
+}
+
+/// What numbers a new input holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fill {
+    /// Any. Floats are eighths, so that sums and products of a few are exact in any type.
+    Any,
+    /// Any that are finite.
+    Finite,
+    /// Whole ones below this.
+    Below(usize),
+    /// Positions among so many, from either end.
+    Signed(usize),
+    /// Positions among so many, none of them twice in a line along the axis.
+    Distinct(usize, usize),
 }
 
 /// A program as it is made and shrunk: a graph, and what its inputs hold, in order.
@@ -49,6 +66,7 @@ pub(crate) const TYPES: &[(DType, Dtype)] = &[
     (DType::BFloat16, Dtype::BF16),
     (DType::Int64, Dtype::I64),
     (DType::Int32, Dtype::I32),
+    (DType::Int16, Dtype::I16),
     (DType::Int8, Dtype::I8),
     (DType::UInt8, Dtype::U8),
     (DType::Bool, Dtype::BOOL),
@@ -62,12 +80,19 @@ pub(crate) fn tensor(dtype: DType, shape: Vec<usize>, numbers: &[f64]) -> Tensor
         DType::BFloat16 => bf16::from_f64(x).to_le_bytes().to_vec(),
         DType::Int64 => (x as i64).to_le_bytes().to_vec(),
         DType::Int32 => (x as i32).to_le_bytes().to_vec(),
+        DType::Int16 => (x as i16).to_le_bytes().to_vec(),
         DType::Int8 => (x as i8).to_le_bytes().to_vec(),
         DType::UInt8 => vec![x as u8],
         _ => vec![u8::from(x != 0.0)],
     };
     let of = TYPES.iter().find(|(d, _)| *d == dtype).map_or(Dtype::BOOL, |(_, s)| *s);
     Tensor { dtype: of, shape, bytes: numbers.iter().flat_map(|x| bytes(*x)).collect() }
+}
+
+fn data(t: &Tensor) -> TensorData {
+    let dtype = TYPES.iter().find(|(_, s)| *s == t.dtype).map_or(DType::Bool, |(d, _)| *d);
+    let shape = t.shape.iter().map(|n| *n as u64).collect();
+    TensorData::inline(dtype, shape, t.bytes.clone()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 impl Case {
@@ -80,12 +105,8 @@ impl Case {
         for (i, (v, source)) in graph.inputs().iter().zip(&self.sources).enumerate() {
             let kind = match source {
                 Source::Given(_) => InputKind::User,
-                Source::Constant(t) => {
-                    let dtype = TYPES.iter().find(|(_, s)| *s == t.dtype).map_or(DType::Bool, |(d, _)| *d);
-                    let shape = t.shape.iter().map(|n| *n as u64).collect();
-                    let data = TensorData::inline(dtype, shape, t.bytes.clone()).unwrap_or_else(|e| panic!("{e}"));
-                    InputKind::Parameter(program.add_weight(&format!("weight_{i}"), data))
-                }
+                Source::Constant(t) => InputKind::Parameter(program.add_weight(&format!("weight_{i}"), data(t))),
+                Source::State(t) => InputKind::Buffer { weight: program.add_weight(&format!("state_{i}"), data(t)), persistent: true },
             };
             inputs.push(Input { value: Some(*v), kind });
         }
@@ -106,15 +127,15 @@ impl Case {
     pub(crate) fn arguments(&self, call: usize) -> Vec<Value> {
         let given = |s: &Source| match s {
             Source::Given(all) => all.get(call).cloned().map(|t| Value { kind: Kind::Tensor, tensor: Some(t) }),
-            Source::Constant(_) => None,
+            Source::Constant(_) | Source::State(_) => None,
         };
         self.sources.iter().filter_map(given).collect()
     }
 
-    /// The values of a graph in both calls.
-    pub(crate) fn evaluate(&self, outputs: &[ValueId]) -> Result<Vec<Vec<Value>>, String> {
-        let program = self.program(outputs);
-        (0..CALLS).map(|call| eager::once(&program, &self.arguments(call))).collect()
+    /// What the program that returns these values leaves behind in both calls.
+    pub(crate) fn evaluate(&self, outputs: &[ValueId]) -> Result<Vec<Answer>, String> {
+        let calls: Vec<Vec<Value>> = (0..CALLS).map(|call| self.arguments(call)).collect();
+        eager::calls(&self.program(outputs), &calls)
     }
 
     /// Calls and inputs that nothing reads, taken away.
@@ -156,6 +177,8 @@ pub(crate) struct Maker {
     pub(crate) pool: Vec<Known>,
     /// The dynamic size, and what it is at each call.
     pub(crate) size: (Expr, [usize; CALLS]),
+    /// Whether numbers may be infinite, none at all, or a zero of either sign.
+    pub(crate) wild: bool,
 }
 
 impl Maker {
@@ -167,18 +190,19 @@ impl Maker {
         let range = Range { min: Some(1), max: Some(8) };
         let ranges = Ranges(BTreeMap::from([(symbol.clone(), range)]));
         let case = Case { graph: Graph::new(), ranges, sources: Vec::new() };
-        let mut maker = Self { rng, case, pool: Vec::new(), size: (Expr::sym(symbol), sizes) };
+        let wild = rng.one_in(6);
+        let mut maker = Self { rng, case, pool: Vec::new(), size: (Expr::sym(symbol), sizes), wild };
         let n = maker.size.0.clone();
         let more = maker.shape(2);
         let dtype = maker.dtype();
-        maker.input(dtype, [vec![n], more].concat(), None);
+        maker.input(dtype, [vec![n], more].concat(), Fill::Any);
         maker
     }
 
     /// An element type, mostly a float.
     pub(crate) fn dtype(&mut self) -> DType {
-        use DType::{BFloat16, Bool, Float16, Float32, Int8, Int32, Int64, UInt8};
-        self.rng.of(&[Float32, Float32, Float32, Float32, Float32, Float16, BFloat16, Int64, Int32, Bool, UInt8, Int8])
+        use DType::{BFloat16, Bool, Float16, Float32, Int8, Int16, Int32, Int64, UInt8};
+        self.rng.of(&[Float32, Float32, Float32, Float32, Float32, Float16, BFloat16, Int64, Int32, Bool, UInt8, Int8, Int16])
     }
 
     /// Up to `most` sizes, dynamic or zero now and then.
@@ -203,33 +227,82 @@ impl Maker {
         shape.iter().map(|d| d.eval_int(&|_| Some(n)).unwrap_or(0).max(0) as usize).collect()
     }
 
-    /// A new input. Floats are eighths, so that sums and products of a few are exact in any type; `below` asks for positions.
-    pub(crate) fn input(&mut self, dtype: DType, shape: Vec<Expr>, below: Option<usize>) -> ValueId {
-        let fixed = shape.iter().all(|d| d.as_int().is_some());
-        let numbers = |rng: &mut Chance, n: usize| -> Vec<f64> {
-            let number = |rng: &mut Chance| match (dtype, below) {
-                (_, Some(n)) => rng.below(n) as f64,
-                (DType::Bool, _) => rng.below(2) as f64,
-                (DType::UInt8, _) => rng.below(12) as f64,
-                (d, _) if d.is_int() => rng.between(-9, 9) as f64,
-                _ => rng.between(-24, 24) as f64 / 8.0,
-            };
-            (0..n).map(|_| number(rng)).collect()
+    /// Numbers for a tensor.
+    fn numbers(&mut self, dtype: DType, shape: &[usize], fill: Fill) -> Vec<f64> {
+        let count: usize = shape.iter().product();
+        if let Fill::Distinct(n, axis) = fill {
+            let inner: usize = shape.iter().skip(axis + 1).product();
+            let length = shape.get(axis).copied().unwrap_or(1);
+            let mut numbers = vec![0.0; count];
+            for line in 0..count / length.max(1) {
+                let (outer, rest) = (line / inner, line % inner);
+                let mut left: Vec<usize> = (0..n).collect();
+                for i in 0..length {
+                    let at = self.rng.below(left.len());
+                    numbers[(outer * length + i) * inner + rest] = left.swap_remove(at) as f64;
+                }
+            }
+            return numbers;
+        }
+        let wild = self.wild;
+        let rng = &mut self.rng;
+        let mut number = || match (dtype, fill) {
+            (_, Fill::Below(n)) => rng.below(n) as f64,
+            (_, Fill::Signed(n)) => rng.between(-(n as i64), n as i64 - 1) as f64,
+            (DType::Bool, _) => rng.below(2) as f64,
+            (DType::UInt8, _) => rng.below(12) as f64,
+            (d, _) if d.is_int() => rng.between(-9, 9) as f64,
+            _ if wild && !matches!(fill, Fill::Finite) && rng.one_in(5) => rng.of(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.0]),
+            _ => rng.between(-24, 24) as f64 / 8.0,
         };
-        let mut make = |call: usize| {
-            let shape = self.concrete(&shape, call);
-            let numbers = numbers(&mut self.rng, shape.iter().product());
-            tensor(dtype, shape, &numbers)
-        };
-        let given = [make(0), make(1)];
-        let constant = fixed && !self.case.sources.is_empty() && self.rng.one_in(3);
-        let source = if constant { Source::Constant(given[0].clone()) } else { Source::Given(given) };
-        self.case.sources.push(source);
-        let id = self.case.graph.add_input("x", Type::Tensor(TensorType::new(dtype, shape)));
-        if below.is_none() {
+        (0..count).map(|_| number()).collect()
+    }
+
+    /// A new input.
+    pub(crate) fn input(&mut self, dtype: DType, shape: Vec<Expr>, fill: Fill) -> ValueId {
+        let constant = !self.case.sources.is_empty() && self.rng.one_in(3);
+        let id = self.source(dtype, shape, fill, constant);
+        if let Fill::Any | Fill::Finite = fill {
             self.pool.push(Known { id, exact: true });
         }
         id
+    }
+
+    /// A new input of any numbers.
+    pub(crate) fn fresh(&mut self, dtype: DType, shape: Vec<Expr>) -> ValueId {
+        self.input(dtype, shape, Fill::Any)
+    }
+
+    /// A new input that is given at each call, to write to.
+    pub(crate) fn written(&mut self, dtype: DType, shape: Vec<Expr>) -> ValueId {
+        self.source(dtype, shape, Fill::Any, false)
+    }
+
+    /// New state; `None` for a size that is not fixed.
+    pub(crate) fn state(&mut self, dtype: DType, shape: Vec<Expr>) -> Option<ValueId> {
+        if shape.iter().any(|d| d.as_int().is_none()) {
+            return None;
+        }
+        let id = self.source(dtype, shape, Fill::Any, true);
+        if let Some(last) = self.case.sources.last_mut()
+            && let Source::Constant(t) = last
+        {
+            *last = Source::State(t.clone());
+        }
+        Some(id)
+    }
+
+    fn source(&mut self, dtype: DType, shape: Vec<Expr>, fill: Fill, constant: bool) -> ValueId {
+        let fixed = shape.iter().all(|d| d.as_int().is_some());
+        let mut make = |call: usize| {
+            let shape = self.concrete(&shape, call);
+            let numbers = self.numbers(dtype, &shape, fill);
+            tensor(dtype, shape, &numbers)
+        };
+        let given = [make(0), make(1)];
+        let source = if constant && fixed { Source::Constant(given[0].clone()) } else { Source::Given(given) };
+        self.case.sources.push(source);
+        self.case.graph.add_input("x", Type::Tensor(TensorType::new(dtype, shape)))
     }
 
     /// The type of a value of the pool.
@@ -255,20 +328,30 @@ impl Maker {
 
     /// Appends a call.
     pub(crate) fn call(&mut self, target: &str, args: Vec<Arg>) -> Option<Vec<ValueId>> {
+        self.call_with(target, args, [])
+    }
+
+    /// Appends a call with arguments by position and by name.
+    pub(crate) fn call_with<'a>(
+        &mut self,
+        target: &str,
+        args: Vec<Arg>,
+        named: impl IntoIterator<Item = (&'a str, Arg)>,
+    ) -> Option<Vec<ValueId>> {
         let op = OpId::lookup(target).unwrap_or_else(|| panic!("no operator {target}"));
-        Builder::at_end(&mut self.case.graph, &self.case.ranges).calls(op, args).ok()
+        Builder::at_end(&mut self.case.graph, &self.case.ranges).calls_with(op, args, named).ok()
     }
 
     /// Whether these values are tame in both calls.
     fn tame(&self, values: &[ValueId]) -> bool {
         let Ok(calls) = self.case.evaluate(values) else { return false };
         let fine = |v: &Value| match v.tensor.as_ref().map(Tensor::elements) {
-            Some(Elements::Floats(x)) => x.iter().all(|x| x.abs() <= 1e3),
+            Some(Elements::Floats(x)) => x.iter().all(|x| x.abs() <= 1e3 || self.wild && !x.is_finite()),
             Some(Elements::Integers(x)) => x.iter().all(|x| x.abs() <= 1 << 40),
             _ => true,
         };
         let small = |v: &Value| v.tensor.as_ref().is_none_or(|t| t.len() <= 4096);
-        calls.iter().flatten().all(|v| fine(v) && small(v))
+        calls.iter().flat_map(|c| c.outputs.iter().chain(&c.inputs)).all(|v| fine(v) && small(v))
     }
 
     /// Tries `step`; what it made goes if the values are not tame.

@@ -17,10 +17,15 @@ impl<'a> Cx<'a> {
         let (symbols, reads) = (&self.symbols, &mut self.reads);
         e.visit_symbols(&mut |s| reads.extend(symbols.get(s)));
         if let Some(&known) = self.known.get(e) {
+            // Whoever asks depends on what it was read off, too.
+            self.reads.extend(self.known_from.get(e).into_iter().flatten());
             return Ok(known);
         }
+        let before = self.reads.len();
         let vid = self.compute(e)?;
+        let from = self.reads.get(before..).unwrap_or_default().to_vec();
         self.known.insert(e.clone(), vid);
+        self.known_from.insert(e.clone(), from);
         Ok(vid)
     }
 
@@ -98,6 +103,7 @@ impl<'a> Cx<'a> {
     /// Says that a slot holds an integer that an instruction has just computed.
     pub(crate) fn know(&mut self, e: &Expr, vid: Vid) {
         self.known.insert(e.clone(), IntOrVid::Vid(vid));
+        self.known_from.remove(e);
     }
 
     /// An integer argument.

@@ -80,6 +80,8 @@ pub(crate) struct Cx<'a> {
     known_values: HashMap<ValueId, Vid>,
     /// Where a size can be read off: the first tensor axis that has it.
     sizes: HashMap<Expr, (ValueId, usize)>,
+    /// What the integers in `known` were read off.
+    known_from: HashMap<Expr, Vec<ValueId>>,
     /// The integer values that stand for a symbol: inputs, and what is taken out of a tensor.
     symbols: HashMap<Symbol, ValueId>,
     /// Integers that the caller passes, as they are met.
@@ -146,6 +148,7 @@ impl<'a> Cx<'a> {
             known: HashMap::new(),
             known_values: HashMap::new(),
             sizes: HashMap::new(),
+            known_from: HashMap::new(),
             symbols: symbol_values(graph),
             int_inputs: Vec::new(),
             shared: HashMap::new(),
@@ -298,6 +301,13 @@ impl<'a> Cx<'a> {
         let bytes = super::consts::element(value, dtype).ok_or_else(|| Refusal::new(format!("{value} is no {dtype}")))?;
         let data = TensorData::inline(dtype, vec![], bytes).map_err(|e| Refusal::new(e.to_string()))?;
         self.constant(&format!("_scalar_{value:?}_{dtype}"), data)
+    }
+
+    /// A 0-d constant of a type of integers, wrapped into its range as torch does.
+    pub(crate) fn integer(&mut self, value: i64, dtype: DType) -> Res<Tid> {
+        let bytes = super::consts::wrapped(value, dtype).ok_or_else(|| Refusal::new(format!("{value} is no {dtype}")))?;
+        let data = TensorData::inline(dtype, vec![], bytes).map_err(|e| Refusal::new(e.to_string()))?;
+        self.constant(&format!("_scalar_{value}_{dtype}"), data)
     }
 
     /// Biases of an affine quantisation. `neutral` is the zero point that makes them a multiple of the scales; if all of

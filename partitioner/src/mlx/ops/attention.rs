@@ -1,5 +1,6 @@
 //! Attention, rotary embeddings and caches.
 
+use etx_ir::DType;
 use etx_ir::graph::{Arg, ValueId};
 use etx_ir::mlx::{Instr, IntOrVid, Tid, VidOrTid};
 use etx_ir::sym::Expr;
@@ -10,7 +11,8 @@ use super::Operator;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("aten.scaled_dot_product_attention.default", sdpa, "Sdpa").when("dropout, or sizes that do not match"),
+    Operator::new("aten.scaled_dot_product_attention.default", sdpa, "Sdpa; Any and Where for a mask that may hide every key")
+        .when("dropout, or sizes that do not match"),
     Operator::new("mlx.custom_sdpa.default", custom_sdpa, "Slice, Slice, Sdpa").when("dropout"),
     Operator::new("mlx.rope.default", rope, "Rope").when("frequencies are not one axis"),
     Operator::new("mlx.kv_cache_update.default_functional", kv_cache_update, "SliceUpdate").updating("cache"),
@@ -126,12 +128,63 @@ fn sdpa<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         }
     }
     let [q, k, v] = qkv;
-    if rank == 4 {
+    let hidden = if call.is_none("attn_mask") { None } else { mask.filter(|_| may_hide_all(cx, &call, call.arg("attn_mask"))) };
+    if rank == 4 && hidden.is_none() {
         return cx.define(call.out(0)?, |out| Instr::Sdpa { q, k, v, out, scale, mask, causal });
     }
-    let x = cx.temp(|out| Instr::Sdpa { q, k, v, out, scale, mask, causal });
+    let mut x = cx.temp(|out| Instr::Sdpa { q, k, v, out, scale, mask, causal });
+    if let Some(mask) = hidden {
+        // A query that sees no key gets zeros in torch, and the mean of all values in MLX.
+        let condition = cx.once(mask, "any", |out| Instr::Any { x: mask, out, axes: Some(vec![-1]), keepdims: true });
+        let zero = cx.scalar(0.0, qt.dtype)?;
+        let all = x;
+        let select = |out| Instr::Where { condition, x: all, y: zero, out };
+        if rank == 4 {
+            return cx.define(call.out(0)?, select);
+        }
+        x = cx.temp(select);
+    }
     let dims = Some((0..4 - rank as i32).collect());
     cx.define(call.out(0)?, |out| Instr::Squeeze { x, out, dims })
+}
+
+/// Whether a mask of truth values may hide every key from a query. It does not if it is made of a constant one that does not, by calls that
+/// leave its last axis alone; constants are looked at when the program is made.
+fn may_hide_all(cx: &Cx<'_>, call: &Call<'_>, mask: &Arg) -> bool {
+    let Some((v, t)) = mask.as_value().and_then(|v| Some((v, call.graph.tensor(v)?))) else { return false };
+    let (Some(last), rank) = (t.shape.last(), t.rank()) else { return false };
+    if t.dtype != DType::Bool {
+        return false;
+    }
+    if let Some((_, data)) = cx.weight(v) {
+        let Some((width, bytes)) = last.as_int().and_then(|n| usize::try_from(n).ok()).zip(data.bytes().filter(|_| cx.reads_weights))
+        else {
+            return true;
+        };
+        return width == 0 || bytes.chunks(width).any(|row| row.iter().all(|b| *b == 0));
+    }
+    let Some(made) = call.graph.producer(v).map(|id| Call::new(call.graph, id)) else { return true };
+    let elsewhere = |at: &str, rank: usize| made.axis(at, rank).is_ok_and(|axis| axis + 1 != rank);
+    let from = match made.node.op.target() {
+        "aten.unsqueeze.default" if elsewhere("dim", rank) => "self",
+        "aten.slice.Tensor" | "aten.index_select.default" | "aten.select.int" => {
+            let rank = made.ty("self").map_or(0, etx_ir::graph::TensorType::rank);
+            if !elsewhere("dim", rank) {
+                return true;
+            }
+            "self"
+        }
+        "aten.expand.default" | "aten.index.Tensor" => {
+            let kept = made.ty("self").is_ok_and(|from| from.shape.last() == Some(last));
+            let picked = made.arg("indices").as_list().is_some_and(|i| made.ty("self").is_ok_and(|from| i.len() >= from.rank()));
+            if !kept || picked {
+                return true;
+            }
+            "self"
+        }
+        _ => return true,
+    };
+    may_hide_all(cx, &made, made.arg(from))
 }
 
 /// Position after the last one written: `start + length`.
@@ -176,7 +229,7 @@ fn rope<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         _ => match cx.int_arg(&call, "pos")? {
             IntOrVid::Vid(v) => VidOrTid::Vid(v),
             // A position that is a number comes as a constant.
-            IntOrVid::Int(n) => VidOrTid::Tid(cx.scalar(n as f64, etx_ir::DType::Int32)?),
+            IntOrVid::Int(n) => VidOrTid::Tid(cx.scalar(n as f64, DType::Int32)?),
         },
     };
     let freqs = if call.is_none("freqs") {

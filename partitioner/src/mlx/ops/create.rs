@@ -1,6 +1,5 @@
 //! Operators that make tensors out of sizes and numbers.
 
-use etx_ir::DType;
 use etx_ir::graph::{Arg, Type};
 use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid};
 use etx_ir::sym::Expr;
@@ -54,7 +53,11 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
     // The instruction carries a single; integers that it cannot hold come as a constant. So do scalars, and shapes of
     // size zero, which the runtime refuses to fill.
     let exact = match value {
-        Arg::Int(n) => !to.dtype.is_int() || f64::from(*n as f32) as i64 == *n && n.unsigned_abs() < 1 << 53,
+        Arg::Int(n) if to.dtype.is_int() => {
+            let held = to.dtype.int_range().is_none_or(|r| r.contains(n));
+            held && f64::from(*n as f32) as i64 == *n && n.unsigned_abs() < 1 << 53
+        }
+        Arg::Int(_) => true,
         _ => number.is_none_or(|x| !to.dtype.is_int() || f64::from(x as f32) == x),
     };
     let empty = to.shape.contains(&Expr::Int(0));
@@ -63,10 +66,7 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
         && !empty
     {
         let scalar = match value {
-            Arg::Int(n) if to.dtype == DType::Int64 => {
-                let data = TensorData::inline(to.dtype, vec![], n.to_le_bytes().to_vec()).map_err(|e| Refusal::new(e.to_string()))?;
-                cx.constant(&format!("_scalar_{n}_{}", to.dtype), data)?
-            }
+            Arg::Int(n) if to.dtype.is_int() => cx.integer(*n, to.dtype)?,
             _ => cx.scalar(x, to.dtype)?,
         };
         if to.rank() == 0 {

@@ -179,17 +179,8 @@ fn operand<'a>(cx: &mut Cx<'a>, call: &Call<'a>, name: &str) -> Res<Tid> {
 pub(super) fn as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, arg: &Arg, t: DType) -> Res<Tid> {
     match arg {
         Arg::Value(v) => value_as_type(cx, call, *v, t),
-        Arg::Int(_) | Arg::Float(_) | Arg::Bool(_) => {
-            let x = arg.as_float().unwrap_or(0.0);
-            // An integer beyond 2^53 does not survive the way through a float.
-            match arg {
-                Arg::Int(n) if t == DType::Int64 => {
-                    let data = etx_ir::weights::TensorData::inline(t, vec![], n.to_le_bytes().to_vec());
-                    cx.constant(&format!("_scalar_{n}_{t}"), data.map_err(|e| Refusal::new(e.to_string()))?)
-                }
-                _ => cx.scalar(x, t),
-            }
-        }
+        Arg::Int(n) if t.is_int() => cx.integer(*n, t),
+        Arg::Int(_) | Arg::Float(_) | Arg::Bool(_) => cx.scalar(arg.as_float().unwrap_or(0.0), t),
         _ => Err(Refusal::new("an operand is neither a tensor nor a number")),
     }
 }
@@ -303,7 +294,12 @@ fn clip<'a>(cx: &mut Cx<'a>, call: Call<'a>, min: &str, max: &str) -> Res {
     // The declared type is that of operand and bounds together; a fractional bound makes integers floats.
     let t = call.common_type(&names)?;
     let x = as_type(cx, &call, call.arg("self"), t)?;
-    let mut bound = |name: &str| if call.is_none(name) { Ok(None) } else { as_type(cx, &call, call.arg(name), t).map(Some) };
+    // Unlike in arithmetic, numbers beyond the type do not wrap: they bound nothing.
+    let within = |arg: &Arg| match arg {
+        Arg::Int(n) => Arg::Int(t.int_range().map_or(*n, |r| (*n).clamp(*r.start(), *r.end()))),
+        other => other.clone(),
+    };
+    let mut bound = |name: &str| if call.is_none(name) { Ok(None) } else { as_type(cx, &call, &within(call.arg(name)), t).map(Some) };
     let (a_min, a_max) = (bound(min)?, bound(max)?);
     cx.define(call.out(0)?, |out| Instr::Clip { x, out, a_min, a_max })
 }

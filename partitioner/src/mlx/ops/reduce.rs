@@ -2,6 +2,7 @@
 
 use etx_ir::DType;
 use etx_ir::mlx::{Instr, Tid};
+use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
@@ -46,13 +47,13 @@ pub(super) const OPERATORS: &[Operator] = &[
         |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }),
         "Var",
     )
-    .when("correction is not a whole number"),
+    .when("correction is not a whole number, or may leave nothing"),
     Operator::new(
         "aten.std.correction",
         |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Std { x, out, axes, keepdims, ddof }),
         "Std",
     )
-    .when("correction is not a whole number"),
+    .when("correction is not a whole number, or may leave nothing"),
     Operator::new(
         "aten.var.dim",
         |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }),
@@ -122,6 +123,13 @@ fn spread<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, Option<Vec<i32
     };
     let x = plain(cx, &call)?;
     let (axes, keepdims) = reduced(&call)?.unwrap_or((None, false));
+    let shape = &call.ty("self")?.shape;
+    let counted = axes.iter().flatten().filter_map(|&a| shape.get(usize::try_from(a).ok()?));
+    let least = cx.method.ranges.bounds(&Expr::product(counted)).min.unwrap_or(0);
+    // Where two or more elements are taken away and nothing is left, torch divides by zero and MLX gives NaN.
+    if ddof >= 2 && least <= ddof.into() {
+        return Err(call.refuse("self", "MLX has no variance of as few elements as the correction takes away"));
+    }
     cx.define(call.out(0)?, |out| make(x, out, axes, keepdims, ddof))
 }
 
