@@ -1,14 +1,22 @@
-//! The list of failures known for now: `known_failures.txt`.
+//! Lists of what is known and has a reason: failures (`known_failures.txt`), and cases of which etx makes more instructions than the
+//! reference (`more_instructions.txt`).
 //!
 //! One entry a line, `GROUP/NAME [VARIANT…]  # reason`. `*` in the name stands for any characters. With variants (`program`,
-//! `functional`, `reference`) only those may fail, and must.
+//! `functional`, `reference`) only those may fail, and must; the list of instructions has none.
 
 use crate::check::Variant;
 use crate::report::CaseResult;
 
-/// One line of the list.
+/// The failures.
+pub const FAILURES: &str = "known_failures.txt";
+/// The cases with more instructions.
+pub const MORE_INSTRUCTIONS: &str = "more_instructions.txt";
+
+/// One line of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// The list.
+    pub file: &'static str,
     /// Line number, from 1.
     pub line: usize,
     /// Case name, possibly with `*`.
@@ -25,17 +33,22 @@ impl Entry {
         matches(&self.pattern, case)
     }
 
+    /// A complaint about the entry.
+    fn complain(&self, what: impl std::fmt::Display) -> String {
+        format!("{}:{}: `{}` {what}", self.file, self.line, self.pattern)
+    }
+
     /// The group of cases that the pattern names.
     pub fn group(&self) -> &str {
         self.pattern.split('/').next().unwrap_or_default()
     }
 }
 
-/// Read the list; every entry must have a reason.
-pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
+/// Read a list; every entry must have a reason.
+pub fn parse(file: &'static str, text: &str) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let bad = |why: &str| format!("known_failures.txt:{number}: {why}: {line}");
+        let bad = |why: &str| format!("{file}:{number}: {why}: {line}");
         let (words, reason) = match line.split_once('#') {
             Some((words, reason)) => (words.trim(), reason.trim()),
             None => (line.trim(), ""),
@@ -47,8 +60,11 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
         }
         let variants = words
             .map(|w| Variant::from_name(w).ok_or_else(|| bad("expected program, functional or reference after the name")))
-            .collect::<Result<_, _>>()?;
-        entries.push(Entry { line: number, pattern: pattern.to_owned(), variants, reason: reason.to_owned() });
+            .collect::<Result<Vec<_>, _>>()?;
+        if file == MORE_INSTRUCTIONS && !variants.is_empty() {
+            return Err(bad("only the program's instructions are counted"));
+        }
+        entries.push(Entry { file, line: number, pattern: pattern.to_owned(), variants, reason: reason.to_owned() });
     }
     Ok(entries)
 }
@@ -65,16 +81,24 @@ pub fn judge(result: &CaseResult, listed: &[Entry]) -> Result<(), String> {
             entry.variants.iter().filter(|v| result.failures(|w| w == **v).is_empty()).map(|v| v.name()).collect()
         };
         if !gone.is_empty() {
-            wrong.push(format!(
-                "known_failures.txt:{}: `{}` is listed ({}), but {} passes: remove it from the list",
-                entry.line,
-                entry.pattern,
-                entry.reason,
-                gone.join(" and ")
-            ));
+            let passes = gone.join(" and ");
+            wrong.push(entry.complain(format_args!("is listed ({}), but {passes} passes: remove it from the list", entry.reason)));
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// More instructions than the reference need a listed reason, and a listed case must have more.
+pub fn judge_instructions(result: &CaseResult, listed: &[Entry]) -> Result<(), String> {
+    match (result.more_instructions(), listed) {
+        (Some((ours, theirs)), []) => {
+            Err(format!("{ours} instructions, the reference has {theirs}: make fewer, or give the reason in {MORE_INSTRUCTIONS}"))
+        }
+        (None, [entry, ..]) if result.passed() => {
+            Err(entry.complain(format_args!("is listed ({}), but {} has no more instructions: remove it", entry.reason, result.case)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Entries that name no case. Only those count whose group is here as a whole: the folders of the others may simply be absent.
@@ -82,7 +106,7 @@ pub fn stale(entries: &[Entry], cases: &[String], whole_group: impl Fn(&str) -> 
     let stale: Vec<String> = entries
         .iter()
         .filter(|e| whole_group(e.group()) && !cases.iter().any(|case| e.covers(case)))
-        .map(|e| format!("known_failures.txt:{}: `{}` names no case", e.line, e.pattern))
+        .map(|e| e.complain("names no case"))
         .collect();
     if stale.is_empty() { Ok(()) } else { Err(stale.join("\n")) }
 }
@@ -122,12 +146,12 @@ mod tests {
 
     #[test]
     fn entries_have_reasons_and_variants() {
-        let list = parse("# heading\n\nops/a  # why\nmodels/b/* reference functional # because\n").unwrap();
+        let list = parse(FAILURES, "# heading\n\nops/a  # why\nmodels/b/* reference functional # because\n").unwrap();
         assert_eq!(list.len(), 2);
         assert_eq!(list[1].variants, [Variant::Reference, Variant::Functional]);
         assert_eq!((list[1].line, list[1].group()), (4, "models"));
-        assert!(parse("ops/a").unwrap_err().contains("needs a reason"));
-        assert!(parse("ops/a refrence # x").unwrap_err().contains(":1:"));
+        assert!(parse(FAILURES, "ops/a").unwrap_err().contains("needs a reason"));
+        assert!(parse(FAILURES, "ops/a refrence # x").unwrap_err().contains(":1:"));
     }
 
     /// A result in which the given variants fail, of a case with all three.
@@ -137,8 +161,8 @@ mod tests {
 
     #[test]
     fn only_listed_failures_are_excused() {
-        let all = parse("ops/a # why").unwrap();
-        let one = parse("ops/a reference # why").unwrap();
+        let all = parse(FAILURES, "ops/a # why").unwrap();
+        let one = parse(FAILURES, "ops/a reference # why").unwrap();
         assert_eq!(judge(&result(&[]), &[]), Ok(()));
         assert!(judge(&result(&[Variant::Program]), &[]).is_err());
         assert_eq!(judge(&result(&[Variant::Program]), &all), Ok(()));
@@ -150,27 +174,42 @@ mod tests {
     #[test]
     fn a_listed_case_that_passes_fails_the_run() {
         for list in ["ops/a # why", "ops/* reference # why"] {
-            let gone = judge(&result(&[]), &parse(list).unwrap()).unwrap_err();
+            let gone = judge(&result(&[]), &parse(FAILURES, list).unwrap()).unwrap_err();
             assert!(gone.contains("remove it from the list"), "{gone}");
         }
     }
 
     #[test]
+    fn more_instructions_need_a_reason_and_a_reason_needs_more() {
+        let listed = parse(MORE_INSTRUCTIONS, "ops/* # exact").unwrap();
+        let of = |ours, theirs| CaseResult::of_instructions("ops/a", ours, theirs);
+        assert_eq!(judge_instructions(&of(3, 3), &[]), Ok(()));
+        assert!(judge_instructions(&of(4, 3), &[]).unwrap_err().starts_with("4 instructions, the reference has 3"));
+        assert_eq!(judge_instructions(&of(4, 3), &listed), Ok(()));
+        assert!(judge_instructions(&of(3, 3), &listed).unwrap_err().starts_with("more_instructions.txt:1: `ops/*`"));
+        assert!(parse(MORE_INSTRUCTIONS, "ops/a reference # x").is_err());
+    }
+
+    #[test]
     fn entries_of_absent_collections_are_not_stale() {
-        let entries = parse("ops/a # x\nmodels/b # y").unwrap();
+        let entries = parse(FAILURES, "ops/a # x\nmodels/b # y").unwrap();
         let stale = stale(&entries, &["ops/c".to_owned()], |group| group == "ops").unwrap_err();
         assert_eq!(stale, "known_failures.txt:1: `ops/a` names no case");
     }
 
     #[test]
-    fn the_committed_list_is_well_formed() {
-        let list = parse(include_str!("../known_failures.txt")).unwrap();
-        for (i, entry) in list.iter().enumerate() {
-            assert!(
-                !list[..i].iter().any(|e| e.pattern == entry.pattern && e.variants == entry.variants),
-                "listed twice: {}",
-                entry.pattern
-            );
+    fn the_committed_lists_are_well_formed() {
+        for (file, text) in
+            [(FAILURES, include_str!("../known_failures.txt")), (MORE_INSTRUCTIONS, include_str!("../more_instructions.txt"))]
+        {
+            let list = parse(file, text).unwrap();
+            for (i, entry) in list.iter().enumerate() {
+                assert!(
+                    !list[..i].iter().any(|e| e.pattern == entry.pattern && e.variants == entry.variants),
+                    "listed twice: {}",
+                    entry.pattern
+                );
+            }
         }
     }
 }

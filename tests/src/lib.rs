@@ -12,13 +12,14 @@
 //! | [`driver`] | the only calls into `etx` |
 //! | [`check`] | one case through lower, write, open, run, compare |
 //! | [`eager`] | programs evaluated as they are |
-//! | [`known`] | the list of failures known for now |
+//! | [`known`] | the lists of known failures and of cases with more instructions |
 //! | [`report`] | the table at the end and the JSON results |
 //!
 //! # Laws
 //! 1. Expected values come from eager PyTorch alone, never from etx or the reference.
 //! 2. Tolerances are the case's own. Integers and booleans must be equal.
 //! 3. A listed failure that no longer fails makes the run fail, so the list only shrinks.
+//! 4. More instructions than the reference need a listed reason, and go from the list with it.
 //!
 //! ```
 //! use etx_tests::compare::{Limit, compare};

@@ -79,6 +79,17 @@ impl CaseResult {
         CaseResult { case: case.to_owned(), known: None, outcomes: outcomes.into(), reference: None, group }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_instructions(case: &str, ours: u64, theirs: u64) -> Self {
+        let mut result = Self::of_variants(case, [(Variant::Program, false)]);
+        for outcome in &mut result.outcomes {
+            outcome.instructions.insert("AddNode".into(), ours);
+            outcome.bytes = Some(100);
+        }
+        result.reference = Some(Size { instructions: theirs, bytes: 90 });
+        result
+    }
+
     /// Whether no variant failed.
     pub fn passed(&self) -> bool {
         self.outcomes.iter().all(|o| o.failures.is_empty())
@@ -91,6 +102,12 @@ impl CaseResult {
             .filter(|o| of(o.variant))
             .flat_map(|o| o.failures.iter().map(|f| format!("{} {}: {}", o.variant.name(), f.stage.name(), f.message)))
             .collect()
+    }
+
+    /// Instructions of etx's file and of the reference's, where etx has more.
+    pub fn more_instructions(&self) -> Option<(u64, u64)> {
+        let (ours, theirs) = (self.size()?.instructions, self.reference?.instructions);
+        (ours > theirs).then_some((ours, theirs))
     }
 
     fn size(&self) -> Option<Size> {
@@ -121,8 +138,8 @@ pub fn totals<'a>(results: impl IntoIterator<Item = &'a CaseResult>) -> Totals {
             t.etx.bytes += ours.bytes;
             t.reference.instructions += theirs.instructions;
             t.reference.bytes += theirs.bytes;
-            if ours.instructions > theirs.instructions {
-                t.more_instructions.push(format!("{} {} > {}", result.case, ours.instructions, theirs.instructions));
+            if let Some((ours, theirs)) = result.more_instructions() {
+                t.more_instructions.push(format!("{} {ours} > {theirs}", result.case));
             }
         }
     }

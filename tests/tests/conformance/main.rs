@@ -13,7 +13,27 @@ use etx_tests::known::{self, Entry};
 use etx_tests::report::{self, CaseResult};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-const KNOWN: &str = include_str!("../../known_failures.txt");
+/// The lists of what is known and has a reason.
+#[derive(Clone)]
+struct Lists {
+    failures: Vec<Entry>,
+    instructions: Vec<Entry>,
+}
+
+impl Lists {
+    fn read() -> Result<Self, String> {
+        Ok(Self {
+            failures: known::parse(known::FAILURES, include_str!("../../known_failures.txt"))?,
+            instructions: known::parse(known::MORE_INSTRUCTIONS, include_str!("../../more_instructions.txt"))?,
+        })
+    }
+
+    /// What they say of one case.
+    fn of(&self, id: &str) -> Self {
+        let of = |entries: &[Entry]| entries.iter().filter(|e| e.covers(id)).cloned().collect();
+        Self { failures: of(&self.failures), instructions: of(&self.instructions) }
+    }
+}
 
 type Results = Arc<Mutex<Vec<CaseResult>>>;
 
@@ -32,7 +52,7 @@ fn run() -> Result<ExitCode, String> {
     let json = take_json(&mut args)?;
     let args = Arguments::from_iter(args);
 
-    let entries = known::parse(KNOWN)?;
+    let lists = Lists::read()?;
     let roots = case::roots();
     let results = Results::default();
     let mut trials = Vec::new();
@@ -41,10 +61,11 @@ fn run() -> Result<ExitCode, String> {
         for folder in case::find(root)? {
             let case = Case::read(&folder)?;
             ids.push(case.id());
-            trials.push(trial(case, &entries, &results));
+            trials.push(trial(case, &lists, &results));
         }
     }
-    trials.push(stale_entries(&entries, &ids, &roots));
+    trials.push(stale_entries("known_failures", &lists.failures, &ids, &roots));
+    trials.push(stale_entries("more_instructions", &lists.instructions, &ids, &roots));
 
     let conclusion = libtest_mimic::run(&args, trials);
     let mut results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
@@ -72,24 +93,25 @@ fn take_json(args: &mut Vec<String>) -> Result<Option<PathBuf>, String> {
     }
 }
 
-fn trial(case: Case, entries: &[Entry], results: &Results) -> Trial {
+fn trial(case: Case, lists: &Lists, results: &Results) -> Trial {
     let id = case.id();
-    let listed: Vec<Entry> = entries.iter().filter(|e| e.covers(&id)).cloned().collect();
+    let listed = lists.of(&id);
     let results = Arc::clone(results);
     Trial::test(id.clone(), move || {
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", std::process::id(), id.replace('/', "-")));
         let outcomes = check(&case, &scratch);
-        let reason = listed.first().map(|e| e.reason.clone());
+        let reason = listed.failures.first().map(|e| e.reason.clone());
         let result = CaseResult::new(&case, outcomes, reason);
-        let verdict = known::judge(&result, &listed).map_err(Failed::from);
+        let verdict = known::judge(&result, &listed.failures);
+        let verdict = verdict.and(known::judge_instructions(&result, &listed.instructions)).map_err(Failed::from);
         results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
         verdict
     })
 }
 
 /// An entry that names no case is stale.
-fn stale_entries(entries: &[Entry], ids: &[String], roots: &[PathBuf]) -> Trial {
+fn stale_entries(list: &str, entries: &[Entry], ids: &[String], roots: &[PathBuf]) -> Trial {
     let whole_group = |group: &str| group == "fixtures" || roots.iter().any(|root| root.join(group).is_dir());
     let verdict = known::stale(entries, ids, whole_group).map_err(Failed::from);
-    Trial::test("known_failures", move || verdict)
+    Trial::test(list, move || verdict)
 }

@@ -133,7 +133,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new(
         "aten.floor_divide.default",
         |cx, call| floor_divide(cx, &call),
-        "FloorDivide; for integers Remainder, Subtract, Divide and a correction",
+        "FloorDivide; for integers Divide and a correction by Remainder",
     ),
     Operator::new("aten.remainder.Tensor", |cx, call| remainder(cx, &call), "Remainder"),
     binary!("aten.maximum.default" => Maximum),
@@ -358,16 +358,20 @@ fn floor_divide<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
     cx.bind(call.out(0)?, q)
 }
 
-/// Floor division of integers. MLX divides integers as singles and leaves a fraction behind, so: take the remainder away,
-/// divide what is left, and divide once more what that quotient, rounded to a single, has missed. Exact for all 32-bit
-/// integers, and for 64-bit ones up to quotients of 2^46.
+/// Floor division of integers. MLX divides integers as singles and leaves a fraction behind. Quotients of 8 bits are exact
+/// so; others are divided once more by what they have missed, which the remainder tells. Right for all 32-bit integers over
+/// divisors above -2^31, and for 64-bit ones up to quotients of 2^46. Nothing overflows that does not wrap back.
 fn exact_floor_divide(cx: &mut Cx<'_>, a: Tid, b: Tid, t: DType) -> Res<Tid> {
-    let rest = cx.temp(|out| Instr::Remainder { a, b, out });
-    let whole = cx.temp(|out| Instr::Subtract { a, b: rest, out });
-    let near = cx.temp(|out| Instr::Divide { a: whole, b, out });
+    let near = cx.temp(|out| Instr::Divide { a, b, out });
+    if t.size() == 1 {
+        let floor = cx.temp(|out| Instr::Floor { x: near, out });
+        return cx.cast(floor, t);
+    }
     let near = cx.cast(near, t)?;
     let reached = cx.temp(|out| Instr::Multiply { a: near, b, out });
-    let missed = cx.temp(|out| Instr::Subtract { a: whole, b: reached, out });
+    let missed = cx.temp(|out| Instr::Subtract { a, b: reached, out });
+    let rest = cx.temp(|out| Instr::Remainder { a, b, out });
+    let missed = cx.temp(|out| Instr::Subtract { a: missed, b: rest, out });
     let more = cx.temp(|out| Instr::Divide { a: missed, b, out });
     let more = cx.temp(|out| Instr::Round { x: more, out, decimals: 0 });
     let more = cx.cast(more, t)?;
