@@ -14,6 +14,7 @@ import cases.audio
 import cases.dtypes
 import cases.layers
 import cases.models
+import cases.operators
 import cases.quantised
 import cases.reference_faults
 import cases.sequence

@@ -317,6 +317,7 @@ pub(super) fn pad(site: &mut Site<'_>) -> Option<Patch> {
         ("replicate", 2) => op!("aten.replication_pad1d.default"),
         ("replicate", 4) => op!("aten.replication_pad2d.default"),
         ("replicate", 6) => op!("aten.replication_pad3d.default"),
+        ("circular", _) => op!("aten._pad_circular.default"),
         _ => return None,
     };
     Some(Patch::Call(op, vec![x, sizes]))

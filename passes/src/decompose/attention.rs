@@ -6,6 +6,7 @@ use etx_ir::graph::Arg;
 use etx_ir::op;
 use etx_ir::sym::Dim;
 
+use super::expr::Ex;
 use super::pen::Pen;
 use crate::calls::{args, wrap};
 use crate::rewrite::{Patch, Site};
@@ -109,4 +110,16 @@ fn length(p: &mut Pen<'_, '_>, t: &etx_ir::graph::TensorType, dim: usize) -> Opt
     let arange = op!("aten.arange.start_step");
     let list = args(arange, [Arg::Int(0), n, Arg::Int(1)], &[("dtype", Arg::DType(DType::Int64))]);
     p.call(arange, list).ok()
+}
+
+/// Zero where nothing is left to attend to. Source: torch.ops.aten._safe_softmax, which attention falls apart into.
+pub(super) fn safe_softmax(site: &mut Site<'_>) -> Result {
+    let Some(dim) = site.nth(1).as_int().zip(site.operand(0)).and_then(|(d, t)| crate::calls::wrap(d, t.rank())) else { return Ok(None) };
+    let Some(dtype) = site.result().map(|t| t.dtype) else { return Ok(None) };
+    let mut p = Pen(site);
+    let x = p.cast(&p.0.nth(0).clone(), dtype)?;
+    let all = p.0.operand(0).is_some_and(|t| t.rank() > 0).then_some(dim);
+    let empty = Ex::from(&x).eq(f64::NEG_INFINITY).reduce(op!("aten.all.dims"), all.as_slice(), true);
+    let y = Ex::call(op!("aten._softmax.default"), vec![Ex::from(&x), (dim as i64).into(), Arg::Bool(false).into()]);
+    p.ends(&empty.then(0.0, y))
 }

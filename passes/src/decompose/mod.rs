@@ -1,11 +1,21 @@
 //! Taking operators apart that the backend refuses: the pass. The formulas are in the modules below, by family.
 
 mod activation;
+mod arrange;
 mod attention;
+mod diagonal;
+mod expr;
+mod image;
 mod index;
+mod lengths;
 mod linear;
+mod lookup;
+mod loss;
 mod norm;
+mod order;
 mod pen;
+mod pointwise;
+mod products;
 mod quantise;
 mod recurrent;
 mod reduce;

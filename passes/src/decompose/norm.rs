@@ -119,9 +119,15 @@ pub(super) fn batch_norm(site: &mut Site<'_>) -> Result {
     p.done(y)
 }
 
-/// Each channel of each sample by itself. Source: torch.nn.InstanceNorm1d, 2d, 3d without stored statistics.
+/// Each channel of each sample by itself; by stored statistics it is a batch normalisation. Source: torch.nn.InstanceNorm1d, 2d, 3d.
 pub(super) fn instance_norm(site: &mut Site<'_>) -> Result {
     let (own, eps) = (site.arg("use_input_stats").as_bool(), site.arg("eps").as_float());
+    if own == Some(false) && *site.arg("running_mean") != Arg::None {
+        let to = op!("aten.batch_norm.default");
+        let mut list: Vec<Arg> = ["input", "weight", "bias", "running_mean", "running_var"].iter().map(|n| site.arg(n).clone()).collect();
+        list.extend([Arg::Bool(false), site.arg("momentum").clone(), site.arg("eps").clone(), Arg::Bool(true)]);
+        return Ok(Some(Patch::Call(to, list)));
+    }
     let (Some(true), Some(eps), Arg::None) = (own, eps, site.arg("running_mean")) else { return Ok(None) };
     let (weight, bias) = (site.arg("weight").clone(), site.arg("bias").clone());
     let mut p = Pen(site);

@@ -1,10 +1,13 @@
 //! Reductions.
 
+use etx_ir::DType;
 use etx_ir::error::Error;
 use etx_ir::graph::Arg;
 use etx_ir::op;
+use etx_ir::op::OpId;
 use etx_ir::sym::Dim;
 
+use super::expr::of_one;
 use super::pen::Pen;
 use crate::calls::{as_ints, wrap};
 use crate::rewrite::{Patch, Site};
@@ -100,4 +103,59 @@ pub(super) fn all(site: &mut Site<'_>) -> Result {
     let any = p.reduce(op!("aten.any.dims"), &none, &dims, keep)?;
     let y = p.not(&any)?;
     p.done(y)
+}
+
+/// The variance and the mean. Source: torch.var_mean.
+pub(super) fn var_mean(site: &mut Site<'_>) -> Result {
+    with_mean(site, op!("aten.var.correction"))
+}
+
+/// Source: torch.std_mean.
+pub(super) fn std_mean(site: &mut Site<'_>) -> Result {
+    with_mean(site, op!("aten.std.correction"))
+}
+
+fn with_mean(site: &mut Site<'_>, spread: OpId) -> Result {
+    let (Some(dims), keep) = (listed(site), site.arg("keepdim").as_bool() == Some(true)) else { return Ok(None) };
+    let unbiased = site.op().schema().position("unbiased").map(|_| site.arg("unbiased").as_bool() != Some(false));
+    let correction = match (unbiased, site.arg("correction")) {
+        (Some(yes), _) => Arg::Int(i64::from(yes)),
+        (None, Arg::None) => Arg::Int(1),
+        (None, given) => given.clone(),
+    };
+    let mut p = Pen(site);
+    let x = p.0.nth(0).clone();
+    let list = crate::calls::ints(dims.iter().map(|&d| d as i64));
+    let v = p.call(spread, vec![x.clone(), list, correction, Arg::Bool(keep)])?;
+    let mean = p.reduce(op!("aten.mean.dim"), &x, &dims, keep)?;
+    Ok(Some(Patch::Values(vec![v, mean])))
+}
+
+/// The dimensions listed, each from 0; all where none are.
+fn listed(site: &Site<'_>) -> Option<Vec<usize>> {
+    let rank = site.operand(0)?.rank();
+    let dims = match site.arg("dim") {
+        Arg::None => vec![],
+        list => as_ints(list)?,
+    };
+    if dims.is_empty() || rank == 0 { Some((0..rank).collect()) } else { dims.into_iter().map(|d| wrap(d, rank)).collect() }
+}
+
+/// How many are not zero. Source: torch.count_nonzero.
+pub(super) fn count_nonzero(site: &mut Site<'_>) -> Result {
+    let Some(dims) = listed(site) else { return Ok(None) };
+    of_one(site, |x| x.ne(0i64).cast(DType::Int64).sum(&dims, false))
+}
+
+/// The sum of what is a number. Source: torch.nansum.
+pub(super) fn nansum(site: &mut Site<'_>) -> Result {
+    let (Some(dims), keep) = (listed(site), site.arg("keepdim").as_bool() == Some(true)) else { return Ok(None) };
+    let float = site.operand(0).is_some_and(|t| t.dtype.is_float());
+    of_one(site, |x| if float { x.is_nan().then(0.0, &x).sum(&dims, keep) } else { x.sum(&dims, keep) })
+}
+
+/// The mean of what is a number. Source: torch.nanmean.
+pub(super) fn nanmean(site: &mut Site<'_>) -> Result {
+    let (Some(dims), keep) = (listed(site), site.arg("keepdim").as_bool() == Some(true)) else { return Ok(None) };
+    of_one(site, |x| x.is_nan().then(0.0, &x).sum(&dims, keep) / x.eq(&x).cast(DType::Float32).sum(&dims, keep))
 }

@@ -12,6 +12,7 @@ mod pool;
 mod quant;
 mod recurrent;
 mod reduce;
+mod refused;
 mod resample;
 mod sample;
 mod shape;
@@ -95,7 +96,10 @@ static BY_OP: LazyLock<HashMap<OpId, &'static Operator>> =
 pub(crate) fn lower<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     match BY_OP.get(&call.node.op) {
         Some(o) => (o.lower)(cx, call),
-        None => Err(Refusal::new(format!("no lowering for {}", call.node.op.target()))),
+        None => Err(match refused::refusal(call.node.op.target()) {
+            Some((reason, remedy)) => Refusal::new(reason).remedy(remedy),
+            None => Refusal::new(format!("no lowering for {}", call.node.op.target())),
+        }),
     }
 }
 

@@ -70,6 +70,7 @@ pub(super) const OPERATORS: &[&[Operator]] = &[
             .when(STATIC),
         Operator::new("aten.unfold.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
         Operator::new("aten.unfold_copy.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
+        Operator::new("aten.as_strided.default", as_strided, "AsStrided").when("the tensor is a view, or not row-major"),
     ],
 ];
 
@@ -445,6 +446,27 @@ fn unfold<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let shape: Vec<IntOrVid> = cx.dims(&sizes)?;
     let strides = cx.dims(&strides)?;
     cx.define(call.out(0)?, |out| Instr::AsStrided { x, out, shape, strides, offset: 0 })
+}
+
+/// Elements of the storage, which is known only where the operand is no view and lies as its sizes say.
+fn as_strided<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let v = call.value("self")?;
+    let x = cx.tensor(v)?;
+    let ty = call.ty("self")?;
+    let view = call.graph.producer(v).is_some_and(|n| call.graph.node(n).op.is_view());
+    if view || ty.strides.is_some() {
+        return Err(call.refuse("self", "how it lies in memory is not known").remedy("index or slice it instead"));
+    }
+    let (sizes, strides) = (call.ints("size")?, call.ints("stride")?);
+    let offset = call.int_or("storage_offset", 0)?;
+    let total = ty.numel().as_int().ok_or_else(|| call.refuse("self", "its sizes must be known at export"))?;
+    let reach = sizes.iter().zip(&strides).map(|(n, s)| (n - 1).saturating_mul(*s)).fold(offset, i64::saturating_add);
+    if strides.iter().any(|&s| s < 0) || sizes.contains(&0) || offset < 0 || reach >= total {
+        return Err(call.refuse("size", "must stay inside the tensor"));
+    }
+    let list = |n: &[i64]| n.iter().map(|&n| n.into()).collect();
+    let (shape, strides) = (list(&sizes), list(&strides));
+    cx.define(call.out(0)?, |out| Instr::AsStrided { x, out, shape, strides, offset: offset as u64 })
 }
 
 #[cfg(test)]

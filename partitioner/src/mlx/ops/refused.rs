@@ -1,0 +1,93 @@
+//! What MLX programs cannot express, nor formulas make out of what they can: with the reason, and what to do instead.
+
+/// Families of operators, their names without `aten.` and separated by blanks; a reason; a remedy.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "nonzero nonzero_numpy nonzero_static argwhere masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive bincount \
+         where.default",
+        "the size of the result, or what stands where in it, depends on values",
+        "keep a result of fixed size: torch.where, masked_fill or masked_scatter",
+    ),
+    (
+        "mode histc histogram.bin_ct histogram.bins_tensor",
+        "MLX does not count equal values",
+        "compare with each value that matters and sum, or leave it to the program around",
+    ),
+    (
+        "lgamma digamma polygamma special_polygamma mvlgamma i0 special_i0e special_i1 special_i1e special_bessel_j0 special_bessel_j1 \
+         special_bessel_y0 special_bessel_y1 special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 \
+         special_modified_bessel_k1 igamma igammac special_gammainc special_gammaincc special_zeta special_ndtri",
+        "MLX has no such function, and no short formula gives its values",
+        "compute it before export if it does not depend on inputs, or approximate it by a polynomial on the range that occurs",
+    ),
+    ("gcd lcm", "the number of steps depends on values", "compute it before export"),
+    ("nextafter view.dtype", "MLX programs cannot look at the bits of a number as those of another type", "cast by value instead"),
+    (
+        "linalg_inv linalg_inv_ex inverse linalg_det _linalg_det linalg_slogdet _linalg_slogdet logdet linalg_cholesky linalg_cholesky_ex cholesky \
+         linalg_qr linalg_svd _linalg_svd linalg_svdvals linalg_eigh _linalg_eigh linalg_eigvalsh linalg_eig linalg_eigvals linalg_solve \
+         linalg_solve_ex _linalg_solve_ex linalg_solve_triangular linalg_lstsq linalg_lu linalg_lu_factor linalg_lu_factor_ex linalg_lu_solve \
+         linalg_pinv pinverse linalg_matrix_exp matrix_exp linalg_cond linalg_matrix_rank linalg_householder_product",
+        "MLX programs have no factorisation of matrices",
+        "compute it before export if it is one of weights, or leave it to the program around",
+    ),
+    (
+        "rand rand.generator rand_like randn randn.generator randn_like randint randint.low randint_like randint_like.low_dtype randperm \
+         bernoulli bernoulli.p bernoulli.Tensor multinomial normal.Tensor_float normal.float_Tensor normal.Tensor_Tensor normal.float_float \
+         normal_functional uniform exponential poisson binomial cauchy geometric log_normal",
+        "random numbers would not be torch's",
+        "make them an input of the program",
+    ),
+    ("dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout", "it drops at random", "export the model in eval mode"),
+    ("fractional_max_pool2d fractional_max_pool3d", "its windows are drawn at random", "use max_pool or adaptive_max_pool"),
+    (
+        "_ctc_loss ctc_loss.Tensor ctc_loss.IntList",
+        "its steps depend on lengths known at run time",
+        "leave the loss out of what is exported",
+    ),
+    (
+        "embedding_renorm",
+        "it rewrites rows of the table whenever they are looked up",
+        "export without max_norm, after the table has been brought to that norm",
+    ),
+    ("kaiser_window bartlett_window", "its values are no short formula", "make the window a buffer of the model"),
+    ("combinations pdist", "which pairs there are is a list of indices", "index with constants: x[rows] and x[columns]"),
+    (
+        "higher_order.while_loop higher_order.associative_scan higher_order.scan",
+        "how often the body runs, or what it carries, is not known at export",
+        "unroll the loop, or call the program once a step",
+    ),
+    (
+        "_operator.pow _operator.truediv torch.sym_float torch._sym_sqrt math.trunc torch.sym_int",
+        "outside tensors MLX programs compute with integers only",
+        "compute with tensors, or export with static sizes",
+    ),
+];
+
+/// Why an operator is refused for good, and what to do.
+pub(super) fn refusal(target: &str) -> Option<(&'static str, &'static str)> {
+    let name = target.strip_prefix("aten.").unwrap_or(target);
+    let bare = name.strip_suffix(".default").unwrap_or(name);
+    let listed = |names: &str| names.split_whitespace().any(|n| n == bare || n == name);
+    REFUSED.iter().find(|(names, ..)| listed(names)).map(|(_, reason, remedy)| (*reason, *remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_for_good_is_not_lowered_elsewhere() {
+        for o in super::super::operators() {
+            assert_eq!(refusal(o.target), None, "{} is lowered", o.target);
+        }
+    }
+
+    #[test]
+    fn overloads_are_found_by_their_name() {
+        assert!(
+            refusal("aten.nonzero.default").is_some_and(|(why, what)| why.contains("depends on values") && what.contains("torch.where"))
+        );
+        assert!(refusal("aten.randint.low").is_some() && refusal("_operator.pow").is_some());
+        assert!(refusal("aten.add.Tensor").is_none());
+    }
+}
