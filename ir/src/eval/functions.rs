@@ -273,3 +273,20 @@ pub(super) fn reciprocal(z: Complex) -> Complex {
     let n = z[0] * z[0] + z[1] * z[1];
     [z[0] / n, -z[1] / n]
 }
+
+/// `e^(x²) erfc(x)`, by a continued fraction where the product would be of nothing and infinity.
+pub(super) fn erfcx(x: f64) -> f64 {
+    if x < 5.0 {
+        return (x * x).exp() * libm::erfc(x);
+    }
+    let mut below = x;
+    for k in (1..=60).rev() {
+        below = x + f64::from(k) / 2.0 / below;
+    }
+    1.0 / (below * std::f64::consts::PI.sqrt())
+}
+
+pub(super) fn log_ndtr(x: f64) -> f64 {
+    let t = x * std::f64::consts::FRAC_1_SQRT_2;
+    if x < -1.0 { (erfcx(-t) / 2.0).ln() - t * t } else { (-libm::erfc(t) / 2.0).ln_1p() }
+}

@@ -253,6 +253,10 @@ pub(super) fn scatter_add(c: &Call) -> Results {
 pub(super) fn scatter_reduce(c: &Call) -> Results {
     let t = c.first()?;
     let (at, values) = scattered(c, &t)?;
+    joined(c, &t, &at, &values)
+}
+
+fn joined(c: &Call, t: &Tensor, at: &Tensor, values: &Tensor) -> Results {
     let how = reduction(c)?.ok_or_else(|| bad("no reduction"))?;
     let mut start = t.clone();
     let include = c.flag("include_self");
@@ -265,12 +269,12 @@ pub(super) fn scatter_reduce(c: &Call) -> Results {
             Join::Least => Tensor::scalar(t.dtype(), i64::MAX)?,
             _ => Tensor::scalar(t.dtype(), 0i64)?,
         };
-        start = written(&t, &at, &unit, Join::Replace)?;
+        start = written(t, at, &unit, Join::Replace)?;
     }
-    let mut out = written(&start, &at, &values, how)?;
+    let mut out = written(&start, at, values, how)?;
     if c.text("reduce") == Some("mean") {
         let counts = Tensor::full(DType::Int64, t.shape(), i64::from(include))?;
-        let counts = written(&counts, &at, &Tensor::scalar(DType::Int64, 1i64)?, Join::Add)?;
+        let counts = written(&counts, at, &Tensor::scalar(DType::Int64, 1i64)?, Join::Add)?;
         let counts = super::pointwise::map(&counts, DType::Int64, |n: i64| n.max(1))?;
         out = match t.dtype() {
             d if d.is_float() => super::pointwise::zip(d, d, &out, &counts, |a: f64, b| a / b)?,
@@ -480,4 +484,25 @@ pub(super) fn embedding_bag(c: &Call) -> Results {
         Tensor::of(DType::Int64, &[bags], sizes.clone())?,
         Tensor::of(DType::Int64, &[bags], sizes)?,
     ])
+}
+
+/// `scatter_reduce` of whole positions of a dimension.
+pub(super) fn index_reduce(c: &Call) -> Results {
+    let t = c.first()?;
+    let index = c.tensor("index")?;
+    let at = take(&numbers(t.shape())?, c.axis("dim", t.rank())?, &index.reshape(&[index.numel()])?)?.reshape_like(&t)?;
+    joined(c, &t, &at, &c.tensor("source")?)
+}
+
+/// Back to the places that pooling named, zeros elsewhere.
+pub(super) fn max_unpool(c: &Call, dims: usize) -> Results {
+    let (t, index) = (c.first()?, c.tensor("indices")?);
+    let lead = t.rank().checked_sub(dims).ok_or_else(|| bad("too few dimensions"))?;
+    let outer: usize = t.shape().iter().take(lead).product();
+    let inner: usize = c.sizes("output_size")?.iter().product();
+    let shape = [t.shape().get(..lead).unwrap_or(&[]), &c.sizes("output_size")?].concat();
+    let flat = Tensor::full(t.dtype(), &[outer, inner], 0i64)?;
+    let windows = t.numel().checked_div(outer).unwrap_or(0);
+    let at = gather_along(&numbers(&[outer, inner])?, 1, &index.reshape(&[outer, windows])?)?;
+    one(written(&flat, &at, &t.reshape(&[outer, windows])?, Join::Replace)?.reshape(&shape)?)
 }

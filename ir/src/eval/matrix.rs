@@ -383,3 +383,28 @@ pub(super) fn attention_with_sums(c: &Call) -> Results {
     let sums = map(&sums, DType::Float32, |x: f64| round(DType::Float32, x))?;
     Ok(out.into_iter().chain(many([sums])?).collect())
 }
+
+/// Sums of products along a dimension.
+pub(super) fn vecdot(c: &Call) -> Results {
+    let [a, b] = c.operands()?;
+    let (a, b) = (a.tensor()?, b.tensor()?);
+    let d = a.dtype();
+    let product = zip(DType::Float64, DType::Float64, &a, &b, |x: f64, y| x * y)?;
+    let axis = c.axis("dim", product.rank())?;
+    one(fold(&product, &[axis], false, d, super::reduce::add_up)?)
+}
+
+/// Products one after another.
+pub(super) fn multi_dot(c: &Call) -> Results {
+    let mut parts = c.tensors("tensors")?.into_iter();
+    let first = parts.next().ok_or_else(|| bad("no matrices"))?;
+    one(parts.try_fold(first, |a, b| matmul_of(&a, &b))?)
+}
+
+pub(super) fn matrix_power(c: &Call) -> Results {
+    let (t, n) = (c.first()?, c.int("n")?);
+    if !(1..=1 << 20).contains(&n) {
+        return Err(Error::new(crate::error::ErrorKind::Unsupported, "powers below 1"));
+    }
+    one((1..n).try_fold(t.clone(), |p, _| matmul_of(&p, &t))?)
+}

@@ -50,6 +50,7 @@ mod functions;
 mod higher;
 mod indexing;
 mod joins;
+mod losses;
 mod matrix;
 mod norm;
 mod order;

@@ -272,3 +272,14 @@ pub(super) fn renorm(c: &Call) -> Results {
     let factors = Tensor::of(DType::Float64, &g.shape, g.lists.iter().map(factor))?;
     one(combine(&wide(&t)?, &factors, |x, f| x * f)?.cast(t.dtype())?)
 }
+
+/// `g v / |v|`, the length over all dimensions but one.
+pub(super) fn weight_norm(c: &Call) -> Results {
+    let (v, g) = (c.tensor("v")?, c.tensor("g")?);
+    let dim = c.int("dim")?;
+    let kept = if dim == -1 { None } else { Some(c.axis("dim", v.rank())?) };
+    let axes: Vec<usize> = (0..v.rank()).filter(|a| Some(*a) != kept).collect();
+    let lengths = super::reduce::fold(&v, &axes, true, DType::Float64, |x: &[f64]| super::reduce::norm_of(x, 2.0))?;
+    let out = combine(&combine(&wide(&v)?, &g, |v, g| v * g)?, &lengths, |x, n| x / n)?.cast(v.dtype())?;
+    if c.schema.returns.len() == 1 { one(out) } else { many([out, lengths.cast(g.dtype())?]) }
+}

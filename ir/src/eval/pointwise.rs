@@ -420,3 +420,32 @@ pub(super) fn loss(c: &Call, f: fn(f64, f64, f64) -> f64, parameter: &str) -> Re
         _ => Tensor::scalar(d, sum)?,
     })
 }
+
+/// Rounded to steps of a scale within limits, as they are stored in a few bits; a scale for all or one a channel.
+pub(super) fn fake_quantize(c: &Call, channels: bool) -> Results {
+    let t = c.first()?;
+    let (low, high) = (c.float("quant_min")?, c.float("quant_max")?);
+    let (scale, zero) = if channels {
+        let axis = c.axis("axis", t.rank())?;
+        let along = |t: Tensor, rank: usize| (0..rank).filter(|a| *a != axis).try_fold(t, |t, a| t.unsqueeze(a));
+        (along(c.tensor("scale")?, t.rank())?, along(c.tensor("zero_point")?, t.rank())?)
+    } else {
+        (Tensor::scalar(DType::Float32, c.float("scale")?)?, Tensor::scalar(DType::Int64, c.int("zero_point")?)?)
+    };
+    let step = |x: f64, scale: f64, zero: f64| {
+        let inverse = f64::from(1.0 / scale as f32);
+        let code = (f64::from((x * inverse) as f32).round_ties_even() + zero).clamp(low, high);
+        (code - zero) * scale
+    };
+    one(zip3(DType::Float64, [&t, &scale, &zero], step)?.cast(t.dtype())?)
+}
+
+/// Random in training only.
+pub(super) fn rrelu(c: &Call) -> Results {
+    if c.flag("training") {
+        return super::create::random(c);
+    }
+    let slope = (c.float("lower")? + c.float("upper")?) / 2.0;
+    let t = c.first()?;
+    one(map(&t, t.dtype(), |x: f64| if x >= 0.0 { x } else { x * slope })?)
+}

@@ -258,3 +258,51 @@ pub(super) fn dist(c: &Call) -> Results {
     let p = c.float_or("p", 2.0)?;
     one(fold(&difference, &all, false, difference.dtype(), |x: &[f64]| norm_of(x, p))?)
 }
+
+/// Norms of vectors, or of matrices where the order and two dimensions ask for them.
+pub(super) fn any_norm(c: &Call, matrix: bool) -> Results {
+    let t = c.first()?;
+    let axes = axes(c, t.rank())?;
+    let fro = c.text("ord") == Some("fro") || !c.given("ord");
+    let matrix = matrix || (axes.len() == 2 && (c.given("dim") || t.rank() == 2));
+    if fro || !matrix {
+        let p = if fro { 2.0 } else { c.float("ord")? };
+        return one(fold(&t, &axes, c.flag("keepdim"), c.dtype("dtype").unwrap_or(t.dtype()), |x: &[f64]| norm_of(x, p))?);
+    }
+    let (order, &[rows, columns]) = (c.float("ord")?, axes.as_slice()) else { return Err(bad("two dimensions")) };
+    let (summed, left) = match order.abs() {
+        1.0 => (rows, columns),
+        f64::INFINITY => (columns, rows),
+        _ => return Err(Error::new(crate::error::ErrorKind::Unsupported, "norms of singular values")),
+    };
+    let sums = fold(&t, &[summed], true, DType::Float64, |x: &[f64]| norm_of(x, 1.0))?;
+    let of = |x: &[f64]| if order > 0.0 { x.iter().copied().fold(0.0, maximum) } else { x.iter().copied().fold(f64::INFINITY, minimum) };
+    let kept = fold(&sums, &[left], true, t.dtype(), of)?;
+    let shape: Vec<usize> = (0..t.rank()).filter(|a| c.flag("keepdim") || !axes.contains(a)).map(|a| kept.size(a)).collect();
+    one(kept.reshape(&shape)?)
+}
+
+/// Between the two ranks around `q (n - 1)`; NaN where one is.
+pub(super) fn quantile(c: &Call) -> Results {
+    let t = c.first()?;
+    let (q, keep) = (c.float("q")?, c.flag("keepdim"));
+    let axes = if c.given("dim") { vec![c.axis("dim", t.rank())?] } else { (0..t.rank()).collect() };
+    let way = c.text("interpolation").unwrap_or("linear").to_owned();
+    one(fold(&t, &axes, keep, t.dtype(), |x: &[f64]| {
+        if x.iter().any(|v| v.is_nan()) {
+            return f64::NAN;
+        }
+        let mut sorted = x.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |k: f64| sorted.get(k as usize).copied().unwrap_or(f64::NAN);
+        let rank = q * (sorted.len() as f64 - 1.0);
+        let (low, high) = (at(rank.floor()), at(rank.ceil()));
+        match way.as_str() {
+            "lower" => low,
+            "higher" => high,
+            "nearest" => at(rank.round_ties_even()),
+            "midpoint" => (low + high) / 2.0,
+            _ => low + (high - low) * (rank - rank.floor()),
+        }
+    })?)
+}

@@ -246,51 +246,89 @@ fn reflected(at: f64, n: usize, aligned: bool) -> f64 {
     at.clamp(0.0, n as f64 - 1.0)
 }
 
-/// `grid_sampler` in two dimensions: bilinear (0), nearest (1), bicubic (2); outside zeros (0), the border (1), reflection (2).
+/// `grid_sampler`: linear (0), nearest (1), bicubic (2, images only); outside zeros (0), the border (1), reflection (2). The grid names
+/// the last dimension first.
 pub(super) fn grid_sample(c: &Call) -> Results {
     let (t, grid) = (c.tensor("input")?, c.tensor("grid")?);
     let (mode, padding, aligned) = (c.int("interpolation_mode")?, c.int("padding_mode")?, c.flag("align_corners"));
-    let ([batch, channels, h, w], [_, oh, ow, 2]) = (t.shape(), grid.shape()) else { return Err(bad("only in two dimensions")) };
-    let (values, places) = (t.to::<f64>(), grid.to::<f64>());
-    let mut out = Vec::new();
-    for b in 0..*batch {
-        for ch in 0..*channels {
-            let plane = values.get((b * channels + ch) * h * w..).unwrap_or(&[]);
-            let at = |x: f64, y: f64| {
-                let inside = x >= 0.0 && y >= 0.0 && x < *w as f64 && y < *h as f64;
-                if inside { plane.get(y as usize * w + x as usize).copied().unwrap_or(0.0) } else { 0.0 }
+    let ([batch, channels, sizes @ ..], [_, places @ .., k]) = (t.shape(), grid.shape()) else { return Err(bad("no image")) };
+    if *k != sizes.len() || places.len() != sizes.len() || (mode == 2 && sizes.len() != 2) {
+        return Err(bad("a grid of another number of dimensions"));
+    }
+    let (values, at) = (t.to::<f64>(), grid.to::<f64>());
+    let (plane, count) = (sizes.iter().product::<usize>(), places.iter().product::<usize>());
+    let mut out: Vec<f64> = Vec::new();
+    for image in 0..batch * channels {
+        let pixels = values.get(image * plane..(image + 1) * plane).unwrap_or(&[]);
+        let pixel_at = |place: &[f64]| {
+            let mut index = 0;
+            for (x, &n) in place.iter().zip(sizes) {
+                if !(0.0..n as f64).contains(x) {
+                    return 0.0;
+                }
+                index = index * n + *x as usize;
+            }
+            pixels.get(index).copied().unwrap_or(0.0)
+        };
+        for i in 0..count {
+            let first = ((image / channels.max(&1)) * count + i) * k;
+            // From the first dimension on.
+            let raw: Vec<f64> = (0..*k).rev().map(|d| at.get(first + d).copied().unwrap_or(0.0)).collect();
+            let place: Vec<f64> = raw.iter().zip(sizes).map(|(x, n)| pixel(*x, *n, aligned, padding)).collect();
+            // Neighbours along each dimension: where they are, and what they weigh.
+            let taps: Vec<Vec<(f64, f64)>> = match mode {
+                1 => place.iter().map(|x| vec![(x.round_ties_even(), 1.0)]).collect(),
+                2 => raw.iter().zip(sizes).map(|(x, n)| cubic_taps(unnormalised(*x, *n, aligned), *n, aligned, padding)).collect(),
+                _ => place.iter().map(|x| vec![(x.floor(), 1.0 - (x - x.floor())), (x.floor() + 1.0, x - x.floor())]).collect(),
             };
-            let near = |x: f64, y: f64| {
-                let bring = |v: f64, n: usize| match padding {
-                    1 => v.clamp(0.0, n as f64 - 1.0),
-                    2 => reflected(v, n, aligned),
-                    _ => v,
-                };
-                at(bring(x, *w), bring(y, *h))
-            };
-            for k in 0..oh * ow {
-                let place = |i: usize| places.get((b * oh * ow + k) * 2 + i).copied().unwrap_or(0.0);
-                let (x, y) = (pixel(place(0), *w, aligned, padding), pixel(place(1), *h, aligned, padding));
-                out.push(match mode {
-                    1 => at(x.round_ties_even(), y.round_ties_even()),
-                    2 => {
-                        let (x, y) = (unnormalised(place(0), *w, aligned), unnormalised(place(1), *h, aligned));
-                        let (x0, y0) = (x.floor(), y.floor());
-                        let row =
-                            |j: f64| (-1..3).map(|i| near(x0 + f64::from(i), y0 + j) * cubic(f64::from(i) - (x - x0), -0.75)).sum::<f64>();
-                        (-1..3).map(|j| row(f64::from(j)) * cubic(f64::from(j) - (y - y0), -0.75)).sum()
-                    }
-                    _ => {
-                        let (x0, y0) = (x.floor(), y.floor());
-                        let (fx, fy) = (x - x0, y - y0);
-                        at(x0, y0) * (1.0 - fx) * (1.0 - fy)
-                            + at(x0 + 1.0, y0) * fx * (1.0 - fy)
-                            + at(x0, y0 + 1.0) * (1.0 - fx) * fy
-                            + at(x0 + 1.0, y0 + 1.0) * fx * fy
-                    }
+            let mut corners: Vec<(Vec<f64>, f64)> = vec![(Vec::new(), 1.0)];
+            for axis in &taps {
+                let next =
+                    |(place, w): &(Vec<f64>, f64)| axis.iter().map(|(x, v)| ([&place[..], &[*x]].concat(), w * v)).collect::<Vec<_>>();
+                corners = corners.iter().flat_map(next).collect();
+            }
+            out.push(corners.iter().map(|(place, w)| pixel_at(place) * w).sum());
+        }
+    }
+    one(Tensor::of(t.dtype(), &[&[*batch, *channels], places].concat(), out)?)
+}
+
+/// Four neighbours, each brought inside by itself.
+fn cubic_taps(x: f64, n: usize, aligned: bool, padding: i64) -> Vec<(f64, f64)> {
+    let low = x.floor();
+    let bring = |v: f64| match padding {
+        1 => v.clamp(0.0, n as f64 - 1.0),
+        2 => reflected(v, n, aligned),
+        _ => v,
+    };
+    (-1..3).map(|i| (bring(low + f64::from(i)), cubic(f64::from(i) - (x - low), -0.75))).collect()
+}
+
+/// `theta` times the places of all pixels.
+pub(super) fn affine_grid(c: &Call) -> Results {
+    let (theta, size, aligned) = (c.tensor("theta")?, c.sizes("size")?, c.flag("align_corners"));
+    let (Some(&batch), Some(sizes)) = (size.first(), size.get(2..)) else { return Err(bad("no image")) };
+    let (k, values) = (sizes.len(), theta.to::<f64>());
+    let mut out: Vec<f64> = Vec::new();
+    for b in 0..batch {
+        for i in 0..sizes.iter().product::<usize>() {
+            let (mut rest, mut place) = (i, Vec::new());
+            // The last dimension is the first coordinate.
+            for &n in sizes.iter().rev() {
+                let x = (rest % n) as f64;
+                rest /= n;
+                place.push(match (aligned, n) {
+                    (_, 1) => 0.0,
+                    (true, n) => 2.0 * x / (n as f64 - 1.0) - 1.0,
+                    (false, n) => (2.0 * x + 1.0) / n as f64 - 1.0,
                 });
+            }
+            place.push(1.0);
+            for row in 0..k {
+                let weight = |j: usize| values.get((b * k + row) * (k + 1) + j).copied().unwrap_or(0.0);
+                out.push(place.iter().enumerate().map(|(j, x)| weight(j) * x).sum());
             }
         }
     }
-    one(Tensor::of(t.dtype(), &[*batch, *channels, *oh, *ow], out)?)
+    one(Tensor::of(theta.dtype(), &[&[batch], sizes, &[k]].concat(), out)?)
 }

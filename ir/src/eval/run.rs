@@ -132,7 +132,10 @@ fn assign(graph: &Graph, node: &Node, results: Vec<Value>, frame: &mut Frame) ->
         n => return Err(bad(format!("gives {n} results, the program takes {}", node.outputs.len()))),
     };
     for (v, value) in outputs.into_iter().zip(results) {
-        check(graph.ty(v), &value).map_err(|e| e.within(format!("result {}", graph.value(v).name)))?;
+        // What nobody reads depends on which kernel computed the rest.
+        if graph.value(v).use_count() > 0 {
+            check(graph.ty(v), &value).map_err(|e| e.within(format!("result {}", graph.value(v).name)))?;
+        }
         if let Some(slot) = frame.values.get_mut(v.index()) {
             *slot = Some(value);
         }

@@ -12,8 +12,8 @@ use super::functions as f;
 use super::recurrent::Kind;
 use super::resample::Method;
 use super::{
-    create, custom, higher, indexing, joins, matrix, norm, order, pointwise as each, quantised, recurrent, reduce, resample, scalars,
-    signal, views, windows,
+    create, custom, higher, indexing, joins, losses, matrix, norm, order, pointwise as each, quantised, recurrent, reduce, resample,
+    scalars, signal, views, windows,
 };
 use crate::DType;
 use crate::infer::table::target;
@@ -68,6 +68,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| each::float(c, f::digamma), "digamma special_digamma special_psi"),
     (|c| each::float(c, f::entropy), "special_entr"),
     (|c| each::float(c, f::ndtr), "special_ndtr"),
+    (|c| each::float(c, f::log_ndtr), "special_log_ndtr"),
+    (|c| each::float(c, f::erfcx), "special_erfcx"),
     (|c| each::float(c, f64::to_radians), "deg2rad"),
     (|c| each::float(c, f64::to_degrees), "rad2deg"),
     (each::logit, "logit special_logit"),
@@ -138,7 +140,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
         |c| math::float_pair(c, f::xlogy),
         "xlogy.Tensor xlogy.Scalar_Self xlogy.Scalar_Other special_xlogy special_xlogy.self_scalar special_xlogy.other_scalar",
     ),
-    (|c| math::float_pair(c, |x, y| f::xlogy(x, 1.0 + y)), "special_xlog1py"),
+    (|c| math::float_pair(c, |x, y| f::xlogy(x, 1.0 + y)), "special_xlog1py special_xlog1py.self_scalar special_xlog1py.other_scalar"),
     (|c| math::bits(c, |a, b| a & b), "bitwise_and.Tensor bitwise_and.Scalar bitwise_and.Scalar_Tensor __and__.Tensor __and__.Scalar"),
     (|c| math::bits(c, |a, b| a | b), "bitwise_or.Tensor bitwise_or.Scalar bitwise_or.Scalar_Tensor __or__.Tensor __or__.Scalar"),
     (|c| math::bits(c, |a, b| a ^ b), "bitwise_xor.Tensor bitwise_xor.Scalar bitwise_xor.Scalar_Tensor __xor__.Tensor __xor__.Scalar"),
@@ -185,6 +187,19 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
         "huber_loss",
     ),
     (|c| each::loss(c, |a, b, _| (-a * b).exp().ln_1p(), ""), "soft_margin_loss"),
+    (losses::binary_cross_entropy, "binary_cross_entropy"),
+    (losses::binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits"),
+    (losses::kl_div, "kl_div"),
+    (losses::poisson_nll, "poisson_nll_loss"),
+    (losses::hinge_embedding, "hinge_embedding_loss"),
+    (losses::margin_ranking, "margin_ranking_loss"),
+    (losses::cosine_embedding, "cosine_embedding_loss"),
+    (losses::triplet_margin, "triplet_margin_loss"),
+    (losses::multi_margin, "multi_margin_loss"),
+    (losses::pairwise_distance, "pairwise_distance"),
+    (|c| losses::nll(c, false), "nll_loss nll_loss2d nll_loss_nd"),
+    (|c| losses::nll(c, true), "nll_loss_forward nll_loss2d_forward"),
+    (losses::cross_entropy, "cross_entropy_loss"),
     // Reductions.
     (|c| reduce::total(c, reduce::add_up, reduce::int_sum), "sum sum.dim_IntList"),
     (|c| reduce::total(c, |x| x.iter().filter(|x| !x.is_nan()).sum(), reduce::int_sum), "nansum"),
@@ -207,6 +222,9 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| reduce::spread(c, false, true), "var_mean var_mean.dim var_mean.correction"),
     (|c| reduce::spread(c, true, true), "std_mean std_mean.dim std_mean.correction"),
     (reduce::logsumexp, "logsumexp special_logsumexp"),
+    (|c| reduce::any_norm(c, false), "linalg_norm"),
+    (|c| reduce::any_norm(c, true), "linalg_matrix_norm linalg_matrix_norm.str_ord"),
+    (reduce::quantile, "quantile.scalar"),
     (reduce::norm, "linalg_vector_norm norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype frobenius_norm.dim"),
     (reduce::dist, "dist"),
     // Order.
@@ -343,7 +361,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (resample::pixel_shuffle, "pixel_shuffle"),
     (resample::pixel_unshuffle, "pixel_unshuffle"),
     (resample::channel_shuffle, "channel_shuffle native_channel_shuffle"),
-    (resample::grid_sample, "grid_sampler grid_sampler_2d"),
+    (resample::grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    (resample::affine_grid, "affine_grid_generator"),
     (signal::stft, "stft stft.center"),
     (signal::fft, "_fft_r2c _fft_c2c _fft_c2r"),
     // Normalisation, softmax, recurrent layers.
@@ -362,6 +381,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (norm::instance_norm, "instance_norm"),
     (norm::similarity, "cosine_similarity"),
     (norm::renorm, "renorm"),
+    (norm::weight_norm, "_weight_norm _weight_norm_interface"),
     (|c| recurrent::layers(c, Kind::Lstm), "lstm.input"),
     (|c| recurrent::layers(c, Kind::Gru), "gru.input"),
     (|c| recurrent::layers(c, Kind::Tanh), "rnn_tanh.input"),
@@ -370,6 +390,17 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| recurrent::cell(c, Kind::Gru), "gru_cell"),
     (|c| recurrent::cell(c, Kind::Tanh), "rnn_tanh_cell"),
     (|c| recurrent::cell(c, Kind::Relu), "rnn_relu_cell"),
+    (each::rrelu, "rrelu"),
+    (|c| each::fake_quantize(c, false), "fake_quantize_per_tensor_affine"),
+    (|c| each::fake_quantize(c, true), "fake_quantize_per_channel_affine"),
+    (|c| each::test(c, |_| true, true), "isreal"),
+    (views::diagflat, "diagflat"),
+    (views::fill_diagonal, "fill_diagonal_"),
+    (views::block_diag, "block_diag"),
+    (views::pad_sequence, "pad_sequence"),
+    (matrix::vecdot, "linalg_vecdot"),
+    (matrix::multi_dot, "linalg_multi_dot"),
+    (matrix::matrix_power, "matrix_power linalg_matrix_power"),
     // Positions.
     (indexing::embedding, "embedding"),
     (indexing::embedding_bag, "_embedding_bag _embedding_bag_forward_only embedding_bag embedding_bag.padding_idx"),
@@ -386,6 +417,9 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (indexing::scatter, "scatter.src scatter.value scatter.reduce scatter.value_reduce"),
     (indexing::scatter_add, "scatter_add"),
     (indexing::scatter_reduce, "scatter_reduce.two"),
+    (indexing::index_reduce, "index_reduce"),
+    (|c| indexing::max_unpool(c, 2), "max_unpool2d"),
+    (|c| indexing::max_unpool(c, 3), "max_unpool3d"),
     (indexing::slice_scatter, "slice_scatter"),
     (indexing::select_scatter, "select_scatter"),
     (indexing::diagonal_scatter, "diagonal_scatter"),
@@ -545,7 +579,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
         create::random,
         "rand rand.generator randn randn.generator randint randint.low randint.generator randint.low_generator rand_like randn_like randint_like \
          randint_like.low_dtype randperm randperm.generator bernoulli bernoulli.p multinomial normal.float_float normal_functional poisson \
-         exponential uniform rrelu",
+         exponential uniform",
     ),
 ];
 

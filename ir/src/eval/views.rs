@@ -465,3 +465,52 @@ pub(super) fn triangle(c: &Call, upper: bool) -> Results {
     }
     one(Tensor::new(t.dtype(), t.shape(), bytes)?)
 }
+
+pub(super) fn diagflat(c: &Call) -> Results {
+    let t = c.first()?;
+    one(embedded(&t.reshape(&[t.numel()])?, c.int("offset")?, 0, 1)?)
+}
+
+/// One value written over the diagonal.
+pub(super) fn fill_diagonal(c: &Call) -> Results {
+    let t = c.first()?;
+    if c.flag("wrap") && t.rank() == 2 && t.size(0) > t.size(1) {
+        return Err(Error::new(crate::error::ErrorKind::Unsupported, "a diagonal that wraps"));
+    }
+    diagonal_of(&t, 0, 0, 1)?.write(&c.number("fill_value")?.tensor(t.dtype())?)?;
+    one(t)
+}
+
+/// Matrices along a diagonal.
+pub(super) fn block_diag(c: &Call) -> Results {
+    let list = c.tensors("tensors")?;
+    let matrices = list.iter().map(|t| match t.rank() {
+        2 => Ok(t.clone()),
+        _ => t.reshape(&[1, t.numel()]),
+    });
+    let matrices = matrices.collect::<Result<Vec<_>, Error>>()?;
+    let total = |axis: usize| matrices.iter().map(|m| m.size(axis)).sum::<usize>();
+    let d = matrices.first().map_or(DType::Float32, Tensor::dtype);
+    let out = Tensor::full(d, &[total(0), total(1)], 0i64)?;
+    let (mut row, mut column) = (0, 0);
+    for m in &matrices {
+        out.slice(0, row, m.size(0), 1)?.slice(1, column, m.size(1), 1)?.write(m)?;
+        (row, column) = (row + m.size(0), column + m.size(1));
+    }
+    one(out.copy()?)
+}
+
+/// All as long as the longest, stacked.
+pub(super) fn pad_sequence(c: &Call) -> Results {
+    let list = c.tensors("sequences")?;
+    let longest = list.iter().map(|t| t.size(0)).max().unwrap_or(0);
+    let left = c.text("padding_side") == Some("left");
+    let mut parts = Vec::new();
+    for t in &list {
+        let shape = [&[longest], t.shape().get(1..).unwrap_or(&[])].concat();
+        let out = Tensor::full(t.dtype(), &shape, c.float("padding_value")?)?;
+        out.slice(0, if left { longest - t.size(0) } else { 0 }, t.size(0), 1)?.write(t)?;
+        parts.push(out);
+    }
+    one(super::joins::stack_of(&parts, usize::from(!c.flag("batch_first")))?)
+}

@@ -80,7 +80,7 @@ pub(super) fn mv(site: &mut Site<'_>) -> Result {
     p.done(y)
 }
 
-/// `sum(a * b)`. Source: torch.dot; also `vdot` and `inner` of real vectors.
+/// `sum(a * b)`. Source: torch.dot; also `vdot` of real vectors.
 pub(super) fn dot(site: &mut Site<'_>) -> Result {
     let mut p = Pen(site);
     let [a, b] = [0, 1].map(|i| p.0.nth(i).clone());

@@ -18,7 +18,7 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.matmul.default")], linear::matmul),
     (&[op!("aten.mm.default")], linear::mm),
     (&[op!("aten.mv.default")], linear::mv),
-    (&[op!("aten.dot.default"), op!("aten.vdot.default"), op!("aten.inner.default")], linear::dot),
+    (&[op!("aten.dot.default"), op!("aten.vdot.default")], linear::dot),
     (&[op!("aten.outer.default")], linear::outer),
     // Attention.
     (&[op!("aten.scaled_dot_product_attention.default")], attention::attention),
