@@ -19,25 +19,32 @@ fn reduced(c: &Call, d: DType, shape: &[usize], each: Vec<f64>) -> Results {
     })
 }
 
+/// Operands side by side: the type of the result, its shape, and for each operand what belongs to each element of it.
+struct Operands<T> {
+    dtype: DType,
+    shape: Vec<usize>,
+    lists: Vec<Vec<T>>,
+}
+
 /// The operands of these names, broadcast; those that are not given are ones.
-fn operands(c: &Call, names: &[&str]) -> Result<(DType, Vec<usize>, Vec<Vec<f64>>), Error> {
+fn operands(c: &Call, names: &[&str]) -> Result<Operands<f64>, Error> {
     let tensors = names.iter().map(|n| c.maybe_tensor(n)).collect::<Result<Vec<_>, _>>()?;
     let shapes: Vec<&[usize]> = tensors.iter().flatten().map(Tensor::shape).collect();
     let shape = broadcast(&shapes)?;
     let given: Vec<_> = tensors.iter().flatten().map(|t| t.clone().into()).collect();
-    let d = to_float(promoted(&given)?);
+    let dtype = to_float(promoted(&given)?);
     let n = shape.iter().product();
     let list = |t: &Option<Tensor>| match t {
         Some(t) => Ok(t.expand(&shape)?.to::<f64>()),
         None => Ok(vec![1.0; n]),
     };
     let lists = tensors.iter().map(list).collect::<Result<Vec<_>, Error>>()?;
-    Ok((d, shape, lists))
+    Ok(Operands { dtype, shape, lists })
 }
 
 /// A loss of elements side by side.
 pub(super) fn each<const N: usize>(c: &Call, names: [&str; N], f: impl Fn([f64; N]) -> f64) -> Results {
-    let (d, shape, lists) = operands(c, &names)?;
+    let Operands { dtype: d, shape, lists } = operands(c, &names)?;
     let n = lists.first().map_or(0, Vec::len);
     let at = |i: usize| std::array::from_fn(|k| lists.get(k).and_then(|l| l.get(i)).copied().unwrap_or(0.0));
     reduced(c, d, &shape, (0..n).map(|i| f(at(i))).collect())
@@ -80,12 +87,12 @@ pub(super) fn margin_ranking(c: &Call) -> Results {
 }
 
 /// Rows of the operands of these names, broadcast, and the shape without them.
-fn rows(c: &Call, names: &[&str]) -> Result<(DType, Vec<usize>, Vec<Vec<Vec<f64>>>), Error> {
-    let (d, shape, lists) = operands(c, names)?;
+fn rows(c: &Call, names: &[&str]) -> Result<Operands<Vec<f64>>, Error> {
+    let Operands { dtype, shape, lists } = operands(c, names)?;
     let (Some(&n), Some(outer)) = (shape.last(), shape.split_last().map(|(_, o)| o.to_vec())) else { return Err(bad("no rows")) };
     let count = outer.iter().product();
     let cut = |l: Vec<f64>| if n == 0 { vec![Vec::new(); count] } else { l.chunks(n).map(<[f64]>::to_vec).collect() };
-    Ok((d, outer, lists.into_iter().map(cut).collect()))
+    Ok(Operands { dtype, shape: outer, lists: lists.into_iter().map(cut).collect() })
 }
 
 fn apart(a: &[f64], b: &[f64], p: f64, eps: f64) -> f64 {
@@ -95,7 +102,7 @@ fn apart(a: &[f64], b: &[f64], p: f64, eps: f64) -> f64 {
 /// The norm of a difference of rows.
 pub(super) fn pairwise_distance(c: &Call) -> Results {
     let (p, eps) = (c.float("p")?, c.float("eps")?);
-    let (d, mut shape, lists) = rows(c, &["x1", "x2"])?;
+    let Operands { dtype: d, mut shape, lists } = rows(c, &["x1", "x2"])?;
     let [a, b] = lists.as_slice() else { return Err(bad("two operands")) };
     if c.flag("keepdim") {
         shape.push(1);
@@ -105,7 +112,7 @@ pub(super) fn pairwise_distance(c: &Call) -> Results {
 
 pub(super) fn triplet_margin(c: &Call) -> Results {
     let (margin, p, eps, swap) = (c.float("margin")?, c.float("p")?, c.float("eps")?, c.flag("swap"));
-    let (d, shape, lists) = rows(c, &["anchor", "positive", "negative"])?;
+    let Operands { dtype: d, shape, lists } = rows(c, &["anchor", "positive", "negative"])?;
     let [a, b, far] = lists.as_slice() else { return Err(bad("three operands")) };
     let loss = |((a, b), n): ((&Vec<f64>, &Vec<f64>), &Vec<f64>)| {
         let away = apart(a, n, p, eps);
@@ -117,7 +124,7 @@ pub(super) fn triplet_margin(c: &Call) -> Results {
 
 pub(super) fn cosine_embedding(c: &Call) -> Results {
     let margin = c.float("margin")?;
-    let (d, shape, lists) = rows(c, &["input1", "input2"])?;
+    let Operands { dtype: d, shape, lists } = rows(c, &["input1", "input2"])?;
     let y = c.tensor("target")?.expand(&shape)?.to::<f64>();
     let [a, b] = lists.as_slice() else { return Err(bad("two operands")) };
     let loss = |((a, b), y): ((&Vec<f64>, &Vec<f64>), f64)| {
