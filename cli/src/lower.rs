@@ -10,6 +10,7 @@ use etx_ir::program::{Method, Program};
 use etx_partitioner::backend::{Backend, Partition};
 use etx_partitioner::cluster::divide;
 use etx_partitioner::report::{MethodReport, RefusedNode};
+use etx_passes::quantize::{Planned, Quantize, Rules};
 use etx_passes::{Options, PassReport, Pipeline};
 use etx_serializer::emit::{self, ConstantMethod};
 use etx_serializer::pte::{self, NamedBlob};
@@ -79,6 +80,7 @@ pub struct Lowering<'p> {
     options: Options<'p>,
     backend: Box<dyn Backend + 'p>,
     constants: Vec<ConstantMethod>,
+    quantize: Option<Quantize>,
 }
 
 impl Default for Lowering<'_> {
@@ -95,7 +97,27 @@ impl<'p> Lowering<'p> {
             options: Options::default(),
             backend: Box::new(etx_partitioner::mlx::Mlx::new()),
             constants: Vec::new(),
+            quantize: None,
         }
+    }
+
+    /// With weights quantised by these rules, between the passes and the backend.
+    ///
+    /// ```
+    /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/llama/model.pt2");
+    /// # let pte = std::env::temp_dir().join(format!("etx-quantize-{}.pte", std::process::id()));
+    /// let lowering = etx::Lowering::mlx().quantize("4w, embedding=4w".parse()?);
+    /// let lowered = lowering.run(etx::load(model, &[])?)?;
+    /// assert!(lowered.report().quantized.iter().all(|w| w.bytes_after < w.bytes_before / 2));
+    /// let report = lowered.write(&pte)?;
+    /// assert!(report.quantized.iter().all(|w| w.snr_db.is_some_and(|db| db > 15.0)));
+    /// # std::fs::remove_file(&pte)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn quantize(mut self, rules: Rules) -> Self {
+        self.quantize = Some(Quantize::new(rules));
+        self
     }
 
     /// With other passes.
@@ -131,8 +153,8 @@ impl<'p> Lowering<'p> {
     /// # Errors
     /// See [`Error`]. What cannot be delegated is collected over all methods first.
     pub fn run(self, program: Program) -> Result<Lowered, Error> {
-        let Self { pipeline, options, backend, constants } = self;
-        let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), program)?;
+        let Self { pipeline, options, backend, constants, quantize } = self;
+        let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
         let mut number = 0;
@@ -158,7 +180,7 @@ impl<'p> Lowering<'p> {
             return Err(Error::Refused(Box::new(report)));
         }
         let contents = emit::emit(package)?;
-        Ok(Lowered { program, contents, ties, report })
+        Ok(Lowered { program, contents, ties, report, quantized: quantize.map_or_else(Vec::new, |q| q.plan()) })
     }
 
     /// Rewrites the program and goes no further: what [`Lowering::run`] would divide.
@@ -166,14 +188,15 @@ impl<'p> Lowering<'p> {
     /// # Errors
     /// What the passes find.
     pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
-        rewrite(self.pipeline, self.options, self.backend.as_ref(), program)
+        rewrite(self.pipeline, self.options, self.backend.as_ref(), self.quantize.as_ref(), program)
     }
 }
 
 fn rewrite(
-    pipeline: Pipeline<'_>,
+    mut pipeline: Pipeline<'_>,
     mut options: Options<'_>,
     backend: &dyn Backend,
+    quantize: Option<&Quantize>,
     mut program: Program,
 ) -> Result<(Program, Report), Error> {
     let start = Instant::now();
@@ -185,8 +208,12 @@ fn rewrite(
         }
         accepted
     };
+    if let Some(quantize) = quantize {
+        pipeline = pipeline.then(quantize.clone());
+    }
     let done = pipeline.for_backend(accepts).run(&mut program, &mut options)?;
-    let mut report = Report::default();
+    let mut report =
+        Report { quantized: quantize.map_or_else(Vec::new, |q| q.plan().iter().map(QuantizedWeight::new).collect()), ..Report::default() };
     for run in &done.passes {
         report.note(run);
     }
@@ -201,6 +228,7 @@ pub struct Lowered {
     contents: pte::Contents,
     ties: sharing::Ties,
     report: Report,
+    quantized: Vec<Planned>,
 }
 
 /// What lowering did.
@@ -210,6 +238,9 @@ pub struct Report {
     pub methods: Vec<MethodReport>,
     /// What the passes did, in the order in which each first ran.
     pub passes: Vec<PassSummary>,
+    /// Weights that were quantised, in the order in which methods use them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quantized: Vec<QuantizedWeight>,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Bytes of weights in it, each counted once.
@@ -286,6 +317,57 @@ pub struct PassSummary {
     pub seconds: f64,
 }
 
+/// What became of one weight that was quantised.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuantizedWeight {
+    /// Its name.
+    pub name: String,
+    /// Other names of the same weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ties: Vec<String>,
+    /// What uses it in this format: `linear`, `embedding`, `expert`.
+    pub uses: Vec<&'static str>,
+    /// Operators that still use it as it was; the file then has it in both forms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_for: Vec<String>,
+    /// Its format, as rules name it.
+    pub format: String,
+    /// Its element type.
+    pub dtype: &'static str,
+    /// Its sizes.
+    pub shape: Vec<u64>,
+    /// Bytes of it as it was; 0 where it stands above in another format already.
+    pub bytes_before: u64,
+    /// Bytes of it in the file.
+    pub bytes_after: u64,
+    /// The largest difference between an element and what stands for it. This and the next two are known once the file is
+    /// written.
+    pub max_error: Option<f64>,
+    /// Root of the mean of the squared differences.
+    pub rms_error: Option<f64>,
+    /// Signal to noise in decibels; absent if nothing is lost.
+    pub snr_db: Option<f64>,
+}
+
+impl QuantizedWeight {
+    fn new(planned: &Planned) -> Self {
+        QuantizedWeight {
+            name: planned.name.clone(),
+            ties: planned.ties.clone(),
+            uses: planned.uses.iter().map(|u| u.name()).collect(),
+            kept_for: planned.kept_for.clone(),
+            format: planned.format.to_string(),
+            dtype: planned.dtype.name(),
+            shape: planned.shape.clone(),
+            bytes_before: planned.bytes_before,
+            bytes_after: planned.bytes_after,
+            max_error: None,
+            rms_error: None,
+            snr_db: None,
+        }
+    }
+}
+
 /// Seconds of each phase.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Seconds {
@@ -295,6 +377,8 @@ pub struct Seconds {
     pub passes: f64,
     /// Verdicts, division, lowering.
     pub partition: f64,
+    /// Choosing the scales of weights that are quantised.
+    pub quantize: f64,
     /// Layout and writing, weights included.
     pub write: f64,
 }
@@ -313,14 +397,46 @@ impl Lowered {
         self.write_watched(path, &|_, _| {})
     }
 
+    /// Chooses the scales of weights that are quantised, on all threads, and gives the report with what is lost by it. Writing
+    /// does this first where it was not done. `progress` gets the bytes of a weight that is done and those of all.
+    ///
+    /// # Errors
+    /// [`Error::Ir`] with every weight that has NaN or infinite elements.
+    pub fn quantize(&self, progress: &dyn Fn(u64, u64)) -> Result<Report, Error> {
+        let start = Instant::now();
+        let mut report = self.report.clone();
+        let all = self.quantized.iter().map(|p| p.bytes_before).sum();
+        let mut wrong = Vec::new();
+        let mut remedy = None;
+        for (planned, entry) in self.quantized.iter().zip(&mut report.quantized) {
+            match planned.settle() {
+                Ok(loss) => {
+                    (entry.max_error, entry.rms_error) = (Some(loss.max_error), Some(loss.rms()));
+                    entry.snr_db = Some(loss.snr_db()).filter(|db| db.is_finite());
+                }
+                Err(e) => {
+                    wrong.extend(e.sentences());
+                    remedy = remedy.or(e.remedy().map(str::to_owned));
+                }
+            }
+            progress(planned.bytes_before, all);
+        }
+        report.seconds.quantize = start.elapsed().as_secs_f64();
+        if wrong.is_empty() {
+            return Ok(report);
+        }
+        let error = etx_ir::error::Error::many(etx_ir::error::ErrorKind::Weight, wrong);
+        Err(Error::Ir(remedy.into_iter().fold(error, etx_ir::error::Error::help)))
+    }
+
     /// As [`Lowered::write`]; `progress` gets the bytes that a thread has just written and those of the whole file.
     ///
     /// # Errors
     /// As [`Lowered::write`].
     pub fn write_watched(&self, path: impl AsRef<Path>, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Report, Error> {
+        let mut report = self.quantize(&|_, _| {})?;
         let start = Instant::now();
         let stats = pte::write_watched(&self.contents, path, progress)?;
-        let mut report = self.report.clone();
         report.file_bytes = stats.file_bytes;
         report.weight_bytes = stats.weight_bytes;
         report.shared_tensors = stats.shared_blobs;

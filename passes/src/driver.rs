@@ -45,6 +45,14 @@ pub trait Pass {
     /// # Errors
     /// What makes the program unfit to go on, with all findings.
     fn run(&self, cx: &mut Context<'_>) -> Result<(), Error>;
+
+    /// Called once after all methods, if the pass ran on any: for what only the whole program tells.
+    ///
+    /// # Errors
+    /// What was found in all methods and makes the program unfit to go on.
+    fn finish(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl<R: Rule> Pass for R {
@@ -131,11 +139,20 @@ impl<'a> Context<'a> {
 
     /// Adds a constant to the program and the method: a new input that holds these bytes.
     pub fn add_constant(&mut self, name: &str, data: TensorData) -> ValueId {
+        self.add_input(name, data, InputKind::Constant)
+    }
+
+    /// Adds a parameter, likewise: unlike a constant, no pass looks into it.
+    pub fn add_parameter(&mut self, name: &str, data: TensorData) -> ValueId {
+        self.add_input(name, data, InputKind::Parameter)
+    }
+
+    fn add_input(&mut self, name: &str, data: TensorData, kind: fn(WeightId) -> InputKind) -> ValueId {
         let shape = data.shape().iter().map(|&n| etx_ir::sym::Dim::Int(n as i64)).collect();
         let ty = etx_ir::graph::TensorType::new(data.dtype(), shape);
         let weight: WeightId = self.program.add_weight(name, data);
         let value = self.method.graph.add_input(name, etx_ir::graph::Type::Tensor(ty));
-        self.method.inputs.push(Input { value: Some(value), kind: InputKind::Constant(weight) });
+        self.method.inputs.push(Input { value: Some(value), kind: kind(weight) });
         value
     }
 }
@@ -271,7 +288,11 @@ impl<'p> Pipeline<'p> {
             }
         }
         program.methods = methods;
-        result.map(|()| report)
+        result?;
+        for pass in self.each().filter(|p| report.passes.iter().any(|r| r.pass == p.name())) {
+            pass.finish()?;
+        }
+        Ok(report)
     }
 
     fn check_names(&self, options: &Options<'_>) -> Result<(), Error> {

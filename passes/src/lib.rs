@@ -18,6 +18,7 @@
 //! | [`Cse`] | equal pure calls are one, and so are weights that are one tensor |
 //! | [`Dce`] | what nobody uses is gone, effects and written state excepted |
 //! | [`FuseRmsNorm`] | RMS normalisation written as arithmetic is one call |
+//! | [`Quantize`](quantize::Quantize) | weights that rules name are codes and scales, dequantised before each use (only where asked for) |
 //! | [`Decompose`] | what the backend refuses is taken apart by formula, call by call |
 //! | [`Precompute`] | small tensors that exact operators make of numbers alone are constants |
 //!
@@ -25,8 +26,9 @@
 //!
 //! 1. Symbolic sizes stay symbolic: types are compared as expressions, and nothing is assumed that the bounds of symbols
 //!    do not prove.
-//! 2. Values are kept bit by bit, except where a pass says otherwise ([`FuseRmsNorm`], [`Decompose`]).
-//! 3. Weights are never read (but for constants of at most 4096 bytes), so ties between them survive.
+//! 2. Values are kept bit by bit, except where a pass says otherwise ([`FuseRmsNorm`], [`Quantize`](quantize::Quantize), [`Decompose`]).
+//! 3. Weights are never read (but for constants of at most 4096 bytes), so ties between them survive. Quantised ones are read
+//!    when the file is written.
 //! 4. The order of mutations and effects is kept.
 //! 5. Time is linear in the number of calls; groups that run to a fixpoint have a limit.
 //!
@@ -78,6 +80,7 @@ mod functionalise;
 mod inline;
 mod noops;
 mod precompute;
+pub mod quantize;
 mod rewrite;
 mod rms_norm;
 

@@ -80,6 +80,22 @@ fn refused(method: &str, r: &etx::partitioner::report::RefusedNode) -> Refused {
     Refused { method: method.to_owned(), node: r.node.clone(), op: r.op.clone(), why: r.to_string() }
 }
 
+/// Lower a program with weights quantised by these rules into the file `out`: its tensors, by key without the number of the delegate.
+pub fn lower_quantized(program: &Path, rules: &str, out: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let program = etx::load(program, &[]).map_err(|e| text(&e))?;
+    let options = etx::passes::Options::verified();
+    let rules = rules.parse().map_err(|e: etx::ir::error::Error| text(&e))?;
+    etx::Lowering::mlx().options(options).quantize(rules).run(program).map_err(|e| text(&e))?.write(out).map_err(|e| text(&e))?;
+    let file = etx::serializer::pte::PteFile::open(out).map_err(|e| text(&e))?;
+    let mut found = BTreeMap::new();
+    for entry in &file.program().named_data {
+        let bytes = file.named_data(&entry.key).map(|w| w.bytes()).ok_or_else(|| format!("no bytes under {}", entry.key))?;
+        found.insert(entry.key.rsplit('/').next().unwrap_or_default().to_owned(), bytes.to_vec());
+    }
+    Ok(found)
+}
+
 /// An opened `.pte`.
 #[derive(Debug)]
 pub struct File(runtime::Runtime);

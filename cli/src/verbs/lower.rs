@@ -10,12 +10,14 @@ use etx::Lowering;
 use etx::ir::program::Program;
 use etx::ir::text;
 use etx::lower::{Error, Report};
+use etx::passes::quantize::{Quantize, Rules};
 use etx::passes::{Dump, Options, Pipeline, When};
 use etx::serializer::emit::{Constant, ConstantMethod};
 use etx::serializer::file::NewFile;
 use serde_json::Value as Json;
 
 use super::progress::Progress;
+use super::quantized;
 use super::{Bytes, Count, Failure, check_target, to_json, write_file};
 
 /// Lower a program to an ExecuTorch file
@@ -49,6 +51,12 @@ pub(crate) struct Opts {
     /// Say on standard error how long each phase and each pass took
     #[arg(long)]
     timings: bool,
+    /// Quantise weights by these rules, such as `4w:64, embedding=8w`; --help has all of them
+    #[arg(long, value_name = "RULES")]
+    quantize: Vec<String>,
+    /// Lower, print which weights would be quantised and how, with sizes, and write nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten, next_help_heading = "Passes")]
     passes: Passes,
 }
@@ -87,13 +95,32 @@ const EXAMPLE: &str = "Example:
 
 Exit status: 0 written, 2 bad input or refused nodes, 3 a bug in etx.";
 
+const RULES: &str = r"Rules for quantising, separated by commas; of those that fit a weight, the last decides:
+  [SELECTOR=]FORMAT
+          SELECTOR is an operator (linear, embedding, expert, all), a /REGEX/ that is looked for in the
+          weight's name and in the path of the module that uses it, or both: linear/lm_head/=8w:64.
+          Without one, the format is for linear layers and experts.
+  2w 3w 4w 5w 6w 8w
+          Integers of so many bits with a scale a group: 4w:32, 4w:64, 4w:128 or 4w:row, each scale with
+          the least squared error (hqq), or 4w:64:symmetric or 4w:64:asymmetric from the largest and
+          smallest values. Short, 8w is 8w:row, and the others have groups of 32.
+  nvfp4 mxfp8
+          Floats of 4 and 8 bits, in groups of 16 and 32.
+  none
+          As it is.
+Scales and codes are those of torchao; `4w, embedding=4w` is --qlinear 4w --qembedding 4w of ExecuTorch's
+export scripts. A weight used by an embedding and a linear layer stays one if both get the same format,
+else it is written twice. --quantize may be given several times.
+";
+
 fn long_help() -> String {
     let mut help = "Passes, in order:\n".to_owned();
     // Names and laws do not depend on what the backend accepts.
-    for (name, law) in Pipeline::standard().for_backend(|_, _| Vec::new()).passes() {
+    let passes = Pipeline::standard().then(Quantize::new(Rules::default()));
+    for (name, law) in passes.for_backend(|_, _| Vec::new()).passes() {
         help.push_str(&format!("  {name}\n          {law}\n"));
     }
-    format!("{help}\n{EXAMPLE}")
+    format!("{RULES}\n{help}\n{EXAMPLE}")
 }
 
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {
@@ -129,6 +156,7 @@ fn single(value: &Json) -> Result<Constant, String> {
 impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
         let stop = self.passes.stop_after.is_some();
+        let rules = self.rules()?;
         let target = match (&self.output, &self.input) {
             (Some(output), _) => output.clone(),
             _ if stop => "-".into(),
@@ -136,11 +164,11 @@ impl Opts {
             (None, None) => return Err(Failure::input("there is no INPUT to name the file after").help("name it with -o OUT.pte")),
         };
         // Before any work is done.
-        if stop {
-            check_target(&target)?
-        } else {
-            drop(NewFile::create(&target)?)
-        };
+        match (self.dry_run, stop) {
+            (true, _) => {}
+            (false, true) => check_target(&target)?,
+            (false, false) => drop(NewFile::create(&target)?),
+        }
         self.report.as_deref().map_or(Ok(()), check_target)?;
         if let Some(folder) = self.passes.dump_dir.as_deref()
             && !folder.is_dir()
@@ -157,7 +185,10 @@ impl Opts {
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
-        let lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
+        let mut lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
+        if let Some(rules) = rules {
+            lowering = lowering.quantize(rules);
+        }
         if stop {
             let (program, report) = lowering.rewrite(program)?;
             write_file(&target, text::print(&program).as_bytes(), out)?;
@@ -172,13 +203,27 @@ impl Opts {
             }
             Err(e) => return Err(e.into()),
         };
+        if self.dry_run {
+            drop(progress);
+            quantized::plan(lowered.report(), out)?;
+            return self.account(lowered.report().clone(), load, out);
+        }
+        lowered.quantize(&|more, all| progress.advance("quantising", more, all))?;
         let name = target.display();
         let report = lowered.write_watched(&target, &|more, all| progress.advance(format_args!("writing {name}"), more, all))?;
-        progress.done(format_args!("{name}: {}", summary(&report, start.elapsed().as_secs_f64())));
+        let lost = quantized::outcome(&report)?;
+        progress.done(format_args!("{lost}{name}: {}", summary(&report, start.elapsed().as_secs_f64())));
         if let Some(line) = shared(&report) {
             progress.done(format_args!("{line}"));
         }
         self.account(report, load, out)
+    }
+
+    fn rules(&self) -> Result<Option<Rules>, Failure> {
+        if self.quantize.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.quantize.join("\n").parse()?))
     }
 
     fn load(&self, progress: &Progress) -> Result<Program, Failure> {
@@ -265,7 +310,13 @@ fn shared(report: &Report) -> Option<String> {
 
 fn timings(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let seconds = &report.seconds;
-    for (phase, time) in [("load", seconds.load), ("passes", seconds.passes), ("partition", seconds.partition), ("write", seconds.write)] {
+    for (phase, time) in [
+        ("load", seconds.load),
+        ("passes", seconds.passes),
+        ("partition", seconds.partition),
+        ("quantize", seconds.quantize),
+        ("write", seconds.write),
+    ] {
         writeln!(out, "{phase:<32}{:>10.3} ms", time * 1e3)?;
     }
     let width = report.passes.iter().map(|p| p.pass.len() + p.method.len() + 2).max().unwrap_or(0).max(32);

@@ -7,6 +7,7 @@ pub(crate) mod lower;
 pub(crate) mod ops;
 pub(crate) mod print;
 mod progress;
+mod quantized;
 pub(crate) mod run;
 
 use std::fmt::{self, Display};

@@ -13,7 +13,7 @@ use crate::support::{Done, Folder, args, example, graph_json};
 
 /// Lowers a file that cannot be lowered; gives the error.
 #[track_caller]
-fn refused(folder: &Folder, input: &Path, more: &[&str]) -> String {
+pub(crate) fn refused(folder: &Folder, input: &Path, more: &[&str]) -> String {
     let before = folder.files();
     let args = args!["lower", input, "-o", "out.pte"].into_iter().chain(more.iter().map(Into::into));
     let error = folder.etx(args).bad();
@@ -22,7 +22,7 @@ fn refused(folder: &Folder, input: &Path, more: &[&str]) -> String {
 }
 
 #[track_caller]
-fn says(error: &str, parts: &[&str]) {
+pub(crate) fn says(error: &str, parts: &[&str]) {
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
@@ -43,7 +43,7 @@ fn no_archive() {
 }
 
 /// The example's graph and weights as files, changed.
-fn graph(folder: &Folder, change: impl FnOnce(&mut Value, &mut BTreeMap<String, TensorData>)) -> PathBuf {
+pub(crate) fn graph(folder: &Folder, change: impl FnOnce(&mut Value, &mut BTreeMap<String, TensorData>)) -> PathBuf {
     let program = etx::load(example("model.pt2"), &[]).unwrap();
     let mut weights = program.weights().iter().map(|w| (w.name.to_string(), w.data.clone())).collect();
     let mut json = graph_json();
@@ -52,7 +52,7 @@ fn graph(folder: &Folder, change: impl FnOnce(&mut Value, &mut BTreeMap<String, 
     folder.write("graph.json", json.to_string())
 }
 
-const BESIDE: &[&str] = &["--weights", "w.safetensors"];
+pub(crate) const BESIDE: &[&str] = &["--weights", "w.safetensors"];
 
 fn nodes(json: &mut Value) -> &mut Vec<Value> {
     json["graph_module"]["graph"]["nodes"].as_array_mut().unwrap()

@@ -4,6 +4,7 @@
 mod bad_input;
 #[cfg(feature = "generate")]
 mod generate;
+mod quantize;
 mod snapshots;
 mod support;
 mod verbs;

@@ -91,7 +91,7 @@ fn the_report_accounts_for_every_node_byte_and_second() {
     assert_eq!(report["file_bytes"], fs::metadata(folder.path("a.pte")).unwrap().len());
     let weights = report["weight_bytes"].as_u64().unwrap();
     assert!((400_000..700_000).contains(&weights), "{weights}");
-    for phase in ["load", "passes", "partition", "write"] {
+    for phase in ["load", "passes", "partition", "quantize", "write"] {
         assert!(report["seconds"][phase].as_f64().unwrap() > 0.0, "{phase}");
     }
     assert!(report["passes"].as_array().unwrap().iter().any(|p| p["pass"] == "functionalise" && p["method"] == "forward"));
@@ -107,7 +107,7 @@ fn timings_are_said_on_standard_error() {
     let done = folder.etx(args!["lower", example("model.pt2"), "-o", "a.pte", "--timings"]);
     assert_eq!((done.status, &*done.stdout), (Some(0), ""));
     let first: Vec<&str> = done.stderr.lines().map(|l| l.split_whitespace().next().unwrap()).collect();
-    assert_eq!(first[..4], ["load", "passes", "partition", "write"]);
+    assert_eq!(first[..5], ["load", "passes", "partition", "quantize", "write"]);
     assert!(done.stderr.contains("functionalise, forward"), "{}", done.stderr);
 }
 

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Quantise one small model in every way that `etx lower --quantize` knows, with torchao and ExecuTorch's MLX lowering: tests/fixtures/quantized.
+
+usage: make_quantized.py [OUT_DIR]      (needs torch 2.15, torchao 0.18 and executorch 1.5.1)
+
+  <dtype>.pt2          the model, not quantised
+  <dtype>.safetensors  its inputs, `input.<i>`, and for each format
+                       `<format>|<key>`          what ExecuTorch's file holds under this key: codes as packed for MLX, scales, biases
+                       `<format>|output.<i>`     what the quantised model answers in eager PyTorch
+
+Formats are named as the rules of `--quantize` name them. Three bits, which ExecuTorch does not pack, are packed here: eight codes in three
+bytes, the first in the lowest bits.
+"""
+import pathlib
+import sys
+
+import executorch.backends.mlx.custom_ops  # noqa: F401  registers mlx::*
+import torch
+from executorch.backends.mlx import MLXPartitioner
+from executorch.backends.mlx.passes import get_default_passes
+from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+from executorch.exir._serialize._program import deserialize_pte_binary
+from executorch.extension.llm.export.mx import ExportableMXConfig
+from executorch.extension.llm.export.nvfp4 import ExportableNVFP4Config
+from safetensors.torch import save_file
+from torchao.quantization import IntxWeightOnlyConfig, MappingType, quantize_
+from torchao.quantization.granularity import PerAxis, PerGroup
+
+import programs
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+MAPPINGS = {"symmetric": MappingType.SYMMETRIC, "asymmetric": MappingType.ASYMMETRIC}
+
+
+class Layers(torch.nn.Module):
+    """An embedding and two linear layers side by side: groups of all sizes, and rows whose sums go in cascades."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.embed = torch.nn.Embedding(16, 128)
+        self.narrow = torch.nn.Linear(256, 16)
+        self.wide = torch.nn.Linear(1056, 16, bias=False)
+        generator = torch.Generator().manual_seed(26)
+        for p in self.parameters():
+            p.data = torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5
+        w = self.narrow.weight.data
+        w[0] = 0
+        w[1, 64:128] = 0
+        w[2, ::37] *= 60
+        w[3] = 0.1
+        w[4] *= 1e-6
+        w[5] *= 1e4
+        w[6] = torch.arange(256) % 17 * 0.5 - 4
+        w[7] = w[7].abs()
+        w[8] = -w[8].abs() - 1
+        w[9] *= 1e-38
+        self.embed.weight.data[3] = 0
+        self.wide.weight.data[5, 7] = 3
+        self.to(dtype)
+
+    def forward(self, tokens, x, y):
+        return self.embed(tokens), self.narrow(x), self.wide(y)
+
+
+def formats(dtype):
+    for bits in (2, 3, 4, 5, 6, 8):
+        for group in (32, 64, 128, "row"):
+            for method in ("hqq", "symmetric", "asymmetric"):
+                # All groups in the usual widths and methods; one of the others is enough.
+                if group in (32, "row") and method == "hqq" or bits in (4, 8) and (method == "hqq" or group == 64) or group == 32 and bits == 2:
+                    yield f"{bits}w:{group}" + (f":{method}" if method != "hqq" else "")
+    if dtype != "f16":
+        yield "nvfp4"
+    yield "mxfp8"
+
+
+def config(name):
+    if name == "nvfp4":
+        return ExportableNVFP4Config(use_per_tensor_scale=False)
+    if name == "mxfp8":
+        return ExportableMXConfig()
+    width, group, *method = name.split(":")
+    chosen = dict(intx_choose_qparams_algorithm="hqq_scale_only") if not method else dict(mapping_type=MAPPINGS[method[0]])
+    granularity = PerAxis(0) if group == "row" else PerGroup(int(group))
+    return IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{width[:-1]}"), granularity=granularity, **chosen)
+
+
+def fits(name, module):
+    parts = name.split(":")
+    return parts[-1] == "row" or len(parts) == 1 or parts[1] == "row" or module.weight.shape[1] % int(parts[1]) == 0
+
+
+def packed(codes, bits):
+    """Signed codes as a stream of unsigned ones, the first in the lowest bits of the first byte."""
+    unsigned = codes.to(torch.int64) + (1 << bits - 1)
+    stream = (unsigned.unsqueeze(-1) >> torch.arange(bits) & 1).flatten(-2).unflatten(-1, (-1, 8))
+    return (stream << torch.arange(8)).sum(-1).to(torch.uint8)
+
+
+def constants(program, model, name):
+    """What ExecuTorch's file holds, by key."""
+    if name.startswith("3w"):
+        found = {}
+        for layer, module in model.named_modules():
+            if hasattr(getattr(module, "weight", None), "qdata"):
+                stem = f"{layer}.parametrizations.weight.original"
+                times = module.weight.block_size[1] // next(g for g in (128, 64, 32) if module.weight.block_size[1] % g == 0)
+                found[f"{stem}0_to_packed"] = packed(module.weight.qdata, 3)
+                found[f"{stem}1"] = module.weight.scale.repeat_interleave(times, -1).contiguous().view(torch.uint8)
+        return found
+    passes = [] if name in ("nvfp4", "mxfp8") else get_default_passes()
+    lowered = to_edge_transform_and_lower(
+        program, partitioner=[MLXPartitioner()], transform_passes=passes,
+        compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)).to_executorch()
+    data = deserialize_pte_binary(lowered.buffer).named_data
+    found = {}
+    for key, entry in data.pte_data.items():
+        content = bytes(data.buffers[entry.buffer_index])
+        key = key.split("/")[-1]
+        if ".weight." in key:
+            found[key] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    return found
+
+
+@torch.no_grad()
+def main():
+    out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "fixtures" / "quantized")
+    out.mkdir(parents=True, exist_ok=True)
+    for dtype_name, dtype in DTYPES.items():
+        generator = torch.Generator().manual_seed(4)
+        inputs = (torch.tensor([[3, 0, 15, 7]]), torch.randn(3, 256, generator=generator).to(dtype), torch.randn(3, 1056, generator=generator).to(dtype))
+        programs.save(torch.export.export(Layers(dtype).eval(), inputs), out / f"{dtype_name}.pt2")
+        tensors = {f"input.{i}": t for i, t in enumerate(inputs)}
+        for name in formats(dtype_name):
+            model = Layers(dtype).eval()
+            quantize_(model, config(name), lambda m, _: isinstance(m, (torch.nn.Linear, torch.nn.Embedding)) and fits(name, m))
+            program = torch.export.export(model, inputs)
+            for key, value in constants(program, model, name).items():
+                tensors[f"{name}|{key}"] = value
+            for i, value in enumerate(model(*inputs)):
+                tensors[f"{name}|output.{i}"] = value.contiguous()
+            print(dtype_name, name, sum(k.startswith(name + "|") for k in tensors))
+        save_file(tensors, out / f"{dtype_name}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
