@@ -8,8 +8,8 @@ usage: make_quantized.py [OUT_DIR]      (needs torch 2.15, torchao 0.18 and exec
                        `<format>|<key>`          what ExecuTorch's file holds under this key: codes as packed for MLX, scales, biases
                        `<format>|output.<i>`     what the quantised model answers in eager PyTorch
 
-Formats are named as the rules of `--quantize` name them. Three bits, which ExecuTorch does not pack, are packed here: eight codes in three
-bytes, the first in the lowest bits.
+Formats are named as the rules of `--quantize` name them. Three bits, which ExecuTorch does not pack, and experts, of which it packs four bits only,
+are packed here: as a stream of codes, the first in the lowest bits of the first byte.
 """
 import pathlib
 import sys
@@ -18,6 +18,7 @@ import executorch.backends.mlx.custom_ops  # noqa: F401  registers mlx::*
 import torch
 from executorch.backends.mlx import MLXPartitioner
 from executorch.backends.mlx.passes import get_default_passes
+from executorch.backends.mlx.llm.switch import SwitchLinear
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.llm.export.mx import ExportableMXConfig
@@ -33,13 +34,14 @@ MAPPINGS = {"symmetric": MappingType.SYMMETRIC, "asymmetric": MappingType.ASYMME
 
 
 class Layers(torch.nn.Module):
-    """An embedding and two linear layers side by side: groups of all sizes, and rows whose sums go in cascades."""
+    """An embedding, two linear layers and experts side by side: groups of all sizes, and rows whose sums go in cascades."""
 
     def __init__(self, dtype):
         super().__init__()
         self.embed = torch.nn.Embedding(16, 128)
         self.narrow = torch.nn.Linear(256, 16)
         self.wide = torch.nn.Linear(1056, 16, bias=False)
+        self.experts = SwitchLinear(128, 16, 3)
         generator = torch.Generator().manual_seed(26)
         for p in self.parameters():
             p.data = torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5
@@ -58,8 +60,10 @@ class Layers(torch.nn.Module):
         self.wide.weight.data[5, 7] = 3
         self.to(dtype)
 
-    def forward(self, tokens, x, y):
-        return self.embed(tokens), self.narrow(x), self.wide(y)
+    def forward(self, tokens, x, y, z, chosen):
+        if self.experts is None:
+            return self.embed(tokens), self.narrow(x), self.wide(y)
+        return self.embed(tokens), self.narrow(x), self.wide(y), self.experts(z, chosen)
 
 
 def formats(dtype):
@@ -97,6 +101,20 @@ def packed(codes, bits):
     return (stream << torch.arange(8)).sum(-1).to(torch.uint8)
 
 
+def expert_constants(experts, name):
+    """Codes, scales and biases of a stack of quantised matrices, by key."""
+    weights = [e.weight for e in experts]
+    stem = "experts.parametrizations.weight.original"
+    scale = torch.stack([w.scale.view(torch.uint8) if name in ("nvfp4", "mxfp8") else w.scale for w in weights])
+    if name in ("nvfp4", "mxfp8"):
+        return {f"{stem}0_to_packed": torch.stack([w.qdata.view(torch.uint8) for w in weights]), f"{stem}1": scale}
+    bits = int(name[0])
+    zero = torch.stack([w.zero_point for w in weights])
+    biases = -(scale * (zero.to(scale.dtype) + (1 << bits - 1)))
+    return {f"{stem}0_to_packed": packed(torch.stack([w.qdata for w in weights]), bits),
+            f"{stem}1": scale.contiguous().view(torch.uint8), f"{stem}2_to_biases": biases.contiguous().view(torch.uint8)}
+
+
 def constants(program, model, name):
     """What ExecuTorch's file holds, by key."""
     if name.startswith("3w"):
@@ -128,16 +146,26 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     for dtype_name, dtype in DTYPES.items():
         generator = torch.Generator().manual_seed(4)
-        inputs = (torch.tensor([[3, 0, 15, 7]]), torch.randn(3, 256, generator=generator).to(dtype), torch.randn(3, 1056, generator=generator).to(dtype))
-        programs.save(torch.export.export(Layers(dtype).eval(), inputs), out / f"{dtype_name}.pt2")
+        inputs = (torch.tensor([[3, 0, 15, 7]]), *(torch.randn(3, n, generator=generator).to(dtype) for n in (256, 1056)),
+                  torch.randn(4, 1, 128, generator=generator).to(dtype), torch.tensor([2, 0, 2, 1]))
+        plain = Layers(dtype).eval()
+        plain.experts.pack()
+        programs.save(torch.export.export(plain, inputs), out / f"{dtype_name}.pt2")
         tensors = {f"input.{i}": t for i, t in enumerate(inputs)}
         for name in formats(dtype_name):
             model = Layers(dtype).eval()
             quantize_(model, config(name), lambda m, _: isinstance(m, (torch.nn.Linear, torch.nn.Embedding)) and fits(name, m))
-            program = torch.export.export(model, inputs)
-            for key, value in constants(program, model, name).items():
-                tensors[f"{name}|{key}"] = value
-            for i, value in enumerate(model(*inputs)):
+            experts, model.experts = model.experts, None
+            found = {**constants(torch.export.export(model, inputs), model, name), **expert_constants(experts.experts, name)}
+            outputs = (*model(*inputs), torch.stack([experts.experts[e](row) for e, row in zip(inputs[4], inputs[3])]))
+            if name[:2] == "4w" and "asymmetric" not in name:
+                # What ExecuTorch's own packing of experts gives.
+                experts.pack()
+                assert torch.equal(experts.qdata, found["experts.parametrizations.weight.original0_to_packed"])
+                assert (experts(inputs[3], inputs[4]).float() - outputs[3].float()).abs().max() < 1e-2
+            for key, value in found.items():
+                tensors[f"{name}|{key}"] = value.contiguous()
+            for i, value in enumerate(outputs):
                 tensors[f"{name}|output.{i}"] = value.contiguous()
             print(dtype_name, name, sum(k.startswith(name + "|") for k in tensors))
         save_file(tensors, out / f"{dtype_name}.safetensors")

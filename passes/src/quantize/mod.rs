@@ -34,6 +34,8 @@ use weight::{Budget, Quantiser};
 
 const LINEAR: OpId = op!("aten.linear.default");
 const EMBEDDING: OpId = op!("aten.embedding.default");
+const GATHER: OpId = op!("mlx.gather_mm.default");
+const GATHER_QUANTISED: OpId = op!("mlx.gather_qmm.default");
 const AFFINE: OpId = op!("torchao.dequantize_affine.default");
 const NVFP4: OpId = op!("torchao.dequantize_nvfp4.default");
 const MX: OpId = op!("torchao.dequantize_mx.default");
@@ -43,6 +45,7 @@ fn weight_of(op: OpId) -> Option<(Use, usize)> {
     match op {
         _ if op == LINEAR => Some((Use::Linear, 1)),
         _ if op == EMBEDDING => Some((Use::Embedding, 0)),
+        _ if op == GATHER => Some((Use::Expert, 1)),
         _ => None,
     }
 }
@@ -164,21 +167,23 @@ impl Pass for Quantize {
         let mut rewritten: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
         let mut constants = BTreeMap::new();
         for (id, used, at, v) in calls {
-            let Some((name, ties, data)) = stored(cx, v) else { continue };
-            let names: Vec<&str> = ties.iter().map(String::as_str).chain([name.as_str()]).collect();
-            let Some(index) = state.choose(&self.rules, cx, id, used, &names, &name, &ties, &data)? else { continue };
+            let Some(weight) = stored(cx, v, used)? else { continue };
+            let Some(index) = state.choose(&self.rules, cx, id, used, &weight) else { continue };
             rewritten.entry(v).or_default().push(index);
             let Some(planned) = state.planned.get(index) else { continue };
             let inputs = match constants.get(&index) {
                 Some(inputs) => inputs,
                 None => constants.entry(index).or_insert(inputs_of(cx, planned)?),
             };
-            let w = dequantised(cx, id, planned, inputs)?;
-            let mut call = cx.graph().node(id).args.clone();
-            if let Some(arg) = call.get_mut(at) {
-                *arg = Arg::Value(w);
+            let old = cx.graph().node(id).args.clone();
+            if used == Use::Expert {
+                let call = gathered(old, planned, inputs);
+                cx.edit().graph.set_call(id, GATHER_QUANTISED, call);
+            } else {
+                let w = dequantised(cx, id, planned, inputs)?;
+                let call = old.into_iter().enumerate().map(|(i, a)| if i == at { Arg::Value(w) } else { a }).collect();
+                cx.edit().graph.set_args(id, call);
             }
-            cx.edit().graph.set_args(id, call);
             cx.changed(1);
         }
         for (v, indices) in rewritten {
@@ -212,55 +217,54 @@ impl Pass for Quantize {
     }
 }
 
-/// Name, other names and bytes of a weight that nothing writes to.
-fn stored(cx: &Context<'_>, v: ValueId) -> Option<(String, Vec<String>, TensorData)> {
+/// A weight that nothing writes to.
+struct Stored {
+    name: String,
+    /// Its other names.
+    ties: Vec<String>,
+    /// Rows of elements that are multiplied together: of experts, which are stored for the other order, transposed.
+    data: TensorData,
+}
+
+fn stored(cx: &Context<'_>, v: ValueId, used: Use) -> Result<Option<Stored>, Error> {
     let method = cx.method();
-    let at = method.input_of(v)?;
-    let kind = &method.inputs.get(at)?.kind;
+    let Some((at, kind)) = method.input_of(v).and_then(|at| Some((at, &method.inputs.get(at)?.kind))) else { return Ok(None) };
     let fixed = match kind {
         InputKind::Parameter(_) | InputKind::Constant(_) => true,
         InputKind::Buffer { persistent, .. } => *persistent,
         _ => false,
     };
-    if !fixed || method.outputs.contains(&OutputKind::StateMutation(at as u32)) {
-        return None;
-    }
     let weights = cx.program().weights();
-    let weight = weights.get(kind.weight()?.index())?;
-    if !weight.data.dtype().is_float() {
-        return None;
+    let Some(weight) = kind.weight().and_then(|w| weights.get(w.index())) else { return Ok(None) };
+    if !fixed || method.outputs.contains(&OutputKind::StateMutation(at as u32)) || !weight.data.dtype().is_float() {
+        return Ok(None);
     }
-    // Comparing file positions is cheap; identities of made weights are only looked at for made weights.
     let identity = weight.data.identity();
     let same = |other: &TensorData| other.byte_len() == weight.data.byte_len() && other.identity() == identity;
-    let ties = weights.iter().filter(|w| w.name != weight.name && same(&w.data)).map(|w| w.name.to_string());
-    let mut ties: Vec<String> = ties.collect();
+    let mut ties: Vec<String> = weights.iter().filter(|w| w.name != weight.name && same(&w.data)).map(|w| w.name.to_string()).collect();
     ties.dedup();
-    Some((weight.name.to_string(), ties, weight.data.clone()))
+    let data = match (used, weight.data.shape()) {
+        (Use::Expert, &[stack, rows, columns]) => {
+            weight.data.strided(weight.data.dtype(), vec![stack, columns, rows], vec![rows * columns, 1, columns], 0)?
+        }
+        _ => weight.data.clone(),
+    };
+    Ok(Some(Stored { name: weight.name.to_string(), ties, data }))
 }
 
 impl State {
     /// Which planned weight this use gets; `None` if none, because no rule wants it or it cannot be (noted then).
-    #[expect(clippy::too_many_arguments, reason = "a step of the pass's loop")]
-    fn choose(
-        &mut self,
-        rules: &Rules,
-        cx: &Context<'_>,
-        id: NodeId,
-        used: Use,
-        names: &[&str],
-        name: &str,
-        ties: &[String],
-        data: &TensorData,
-    ) -> Result<Option<usize>, Error> {
+    fn choose(&mut self, rules: &Rules, cx: &Context<'_>, id: NodeId, used: Use, weight: &Stored) -> Option<usize> {
+        let Stored { name, ties, data } = weight;
         let candidates = self.candidates.entry(used).or_default();
-        if !candidates.iter().any(|c| c == name) {
-            candidates.push(name.to_owned());
+        if !candidates.contains(name) {
+            candidates.push(name.clone());
         }
         let module = cx.graph().node(id).source.clone();
         let module = module.as_deref().map_or("", |s| &*s.module);
-        let names: Vec<&str> = names.iter().copied().chain((!module.is_empty()).then_some(module)).collect();
-        let Some(format) = rules.format(used, &names, &mut self.matched) else { return Ok(None) };
+        let module = Some(module).filter(|m| !m.is_empty());
+        let names: Vec<&str> = ties.iter().chain([name]).map(String::as_str).chain(module).collect();
+        let format = rules.format(used, &names, &mut self.matched)?;
         let key = (data.identity(), format);
         if let Some(&index) = self.known.get(&key) {
             if let Some(planned) = self.planned.get_mut(index)
@@ -268,9 +272,9 @@ impl State {
             {
                 planned.uses.push(used);
             }
-            return Ok(Some(index));
+            return Some(index);
         }
-        let kernel = match kernel(data, format) {
+        let kernel = match kernel(data, used, format) {
             Ok(kernel) => kernel,
             Err(why) => {
                 if self.refused.insert(key) {
@@ -281,14 +285,14 @@ impl State {
                         data.shape()
                     ));
                 }
-                return Ok(None);
+                return None;
             }
         };
         let again = self.known.range((data.identity(), least())..).next().is_some_and(|((i, _), _)| *i == key.0);
-        let quantiser = Arc::new(Quantiser::new(name.to_owned(), data.clone(), kernel, self.budget.clone()));
+        let quantiser = Arc::new(Quantiser::new(name.clone(), data.clone(), kernel, self.budget.clone()));
         self.planned.push(Planned {
-            name: name.to_owned(),
-            ties: ties.to_vec(),
+            name: name.clone(),
+            ties: ties.clone(),
             uses: vec![used],
             kept_for: Vec::new(),
             format,
@@ -299,7 +303,7 @@ impl State {
             quantiser,
         });
         self.known.insert(key, self.planned.len() - 1);
-        Ok(Some(self.planned.len() - 1))
+        Some(self.planned.len() - 1)
     }
 
     /// Notes what still uses a weight as it was.
@@ -325,12 +329,15 @@ fn least() -> Format {
 }
 
 /// What the format means for this weight, or why it cannot be.
-fn kernel(data: &TensorData, format: Format) -> Result<Kernel, String> {
+fn kernel(data: &TensorData, used: Use, format: Format) -> Result<Kernel, String> {
     let Some(element) = Element::of(data.dtype()) else {
         return Err("weights of f32, f16 and bf16 are quantised; convert it".to_owned());
     };
-    let [rows, columns] = *data.shape() else { return Err("it must have two axes; reshape it".to_owned()) };
-    if rows == 0 || columns == 0 {
+    let axes = if used == Use::Expert { 3 } else { 2 };
+    let Some(&columns) = data.shape().last().filter(|_| data.shape().len() == axes) else {
+        return Err(format!("it must have {axes} axes; reshape it"));
+    };
+    if data.numel() == 0 {
         return Err("it has no elements; remove it".to_owned());
     }
     let needed = match format {
@@ -385,6 +392,28 @@ fn inputs_of(cx: &mut Context<'_>, planned: &Planned) -> Result<Vec<ValueId>, Er
     let stem = if module.is_empty() { format!("parametrizations.{leaf}") } else { format!("{module}.parametrizations.{leaf}") };
     let tensors = weight::tensors(&planned.quantiser)?;
     Ok(tensors.into_iter().enumerate().map(|(i, t)| cx.add_parameter(&format!("{stem}.original{i}"), t)).collect())
+}
+
+/// The call that picks matrices of codes, for one that picks matrices.
+fn gathered(old: Vec<Arg>, planned: &Planned, inputs: &[ValueId]) -> Vec<Arg> {
+    let input = |i: usize| inputs.get(i).map_or(Arg::None, |&v| Arg::Value(v));
+    let given = |name| GATHER.schema().position(name).and_then(|i| old.get(i)).cloned().unwrap_or(Arg::None);
+    let kernel = &planned.quantiser.kernel;
+    let (mode, bits, zeros) = match planned.format {
+        Format::Affine { bits, .. } => ("affine", bits, input(2)),
+        Format::Nvfp4 => ("nvfp4", 4, Arg::None),
+        Format::Mxfp8 => ("mxfp8", 8, Arg::None),
+    };
+    let named = [
+        ("biases", zeros),
+        ("rhs_indices", given("rhs_indices")),
+        ("lhs_indices", given("lhs_indices")),
+        ("group_size", Arg::Int(kernel.group() as i64)),
+        ("bits", Arg::Int(bits.into())),
+        ("mode", Arg::Str(mode.into())),
+        ("sorted_indices", given("sorted_indices")),
+    ];
+    args(GATHER_QUANTISED, [given("a"), input(0), input(1)], &named)
 }
 
 /// Writes the dequantisation in front of a call.

@@ -89,8 +89,8 @@ impl Findings {
 /// Scales that were chosen.
 #[derive(Debug)]
 struct Chosen {
-    /// How often scales are improved, at most.
-    turns: usize,
+    /// How often scales are improved, at most, in each matrix.
+    turns: Vec<usize>,
     /// Scales, not yet rounded, and zero points, if there is room for them.
     kept: Option<(Vec<f32>, Vec<i8>)>,
     loss: Loss,
@@ -100,6 +100,8 @@ struct Chosen {
 pub(super) struct Quantiser {
     name: String,
     data: TensorData,
+    /// Matrices that lie one behind the other, each of which is a weight of its own to torchao.
+    matrices: usize,
     pub(super) kernel: Kernel,
     budget: Arc<Budget>,
     chosen: OnceLock<Result<Chosen, Error>>,
@@ -124,8 +126,13 @@ struct Scratch {
 }
 
 impl Quantiser {
+    /// `data` is a matrix, or a stack of matrices.
     pub(super) fn new(name: String, data: TensorData, kernel: Kernel, budget: Arc<Budget>) -> Self {
-        Quantiser { name, data, kernel, budget, chosen: OnceLock::new() }
+        let matrices = match *data.shape() {
+            [stack, _, _] => stack as usize,
+            _ => 1,
+        };
+        Quantiser { name, data, matrices, kernel, budget, chosen: OnceLock::new() }
     }
 
     fn groups(&self) -> usize {
@@ -154,8 +161,14 @@ impl Quantiser {
     fn choose(&self, parallel: bool) -> Result<Chosen, Error> {
         let keep = self.budget.take(self.groups() as u64 * 5);
         let (mut scales, mut zeros) = if keep { (vec![0.0; self.groups()], vec![0; self.groups()]) } else { Default::default() };
-        let mut turns = TURNS;
-        let mut found = self.go_through(turns, keep.then_some((&mut scales, &mut zeros)), parallel)?;
+        let mut turns = vec![TURNS; self.matrices];
+        let mut each = self.go_through(&turns, keep.then_some((&mut scales, &mut zeros)), parallel)?;
+        let merged = |each: &[Findings]| {
+            let mut all = Findings::default();
+            each.iter().for_each(|f| all.merge(f));
+            all
+        };
+        let found = merged(&each);
         if found.not_finite > 0 {
             let at = found.first.unwrap_or(0);
             let what = format!(
@@ -170,16 +183,23 @@ impl Quantiser {
                 Error::new(ErrorKind::Weight, what).help("mend the checkpoint, or leave the weight as it is with a rule `/NAME/=none`")
             );
         }
-        if let Some(fewer) = found.search.stops_short() {
-            turns = fewer;
-            found = self.go_through(turns, keep.then_some((&mut scales, &mut zeros)), parallel)?;
+        if each.iter().any(|f| f.search.stops_short().is_some()) {
+            turns = each.iter().map(|f| f.search.stops_short().unwrap_or(TURNS)).collect();
+            each = self.go_through(&turns, keep.then_some((&mut scales, &mut zeros)), parallel)?;
         }
-        Ok(Chosen { turns, kept: keep.then_some((scales, zeros)), loss: found.loss })
+        Ok(Chosen { turns, kept: keep.then_some((scales, zeros)), loss: merged(&each).loss })
     }
 
-    /// Chooses scales chunk by chunk.
-    fn go_through(&self, turns: usize, keep: Option<(&mut Vec<f32>, &mut Vec<i8>)>, parallel: bool) -> Result<Findings, Error> {
-        let step = (CHUNK / self.kernel.group()).max(1);
+    /// How many groups are worked on at a time: so many that no chunk reaches over the end of a matrix.
+    fn chunk(&self) -> usize {
+        let most = (CHUNK / self.kernel.group()).max(1);
+        let groups = self.groups() / self.matrices.max(1);
+        (1..=most.min(groups.max(1))).rev().find(|n| groups.is_multiple_of(*n) || self.matrices == 1).unwrap_or(1)
+    }
+
+    /// Chooses scales chunk by chunk; what was found in each matrix.
+    fn go_through(&self, turns: &[usize], keep: Option<(&mut Vec<f32>, &mut Vec<i8>)>, parallel: bool) -> Result<Vec<Findings>, Error> {
+        let step = self.chunk();
         let chunk = |scratch: &mut Scratch, first: usize, out: Option<(&mut [f32], &mut [i8])>| -> Result<Findings, Error> {
             let count = step.min(self.groups() - first);
             let found = self.look(scratch, first, count, turns)?;
@@ -192,30 +212,35 @@ impl Quantiser {
         let starts: Vec<usize> = (0..self.groups()).step_by(step).collect();
         let each: Vec<Findings> = match (keep, parallel) {
             (Some((scales, zeros)), true) => starts
-                .into_par_iter()
+                .par_iter()
                 .zip(scales.par_chunks_mut(step).zip(zeros.par_chunks_mut(step)))
-                .map_init(Scratch::default, |scratch, (first, out)| chunk(scratch, first, Some(out)))
+                .map_init(Scratch::default, |scratch, (&first, out)| chunk(scratch, first, Some(out)))
                 .collect::<Result<_, _>>()?,
             (None, true) => {
-                starts.into_par_iter().map_init(Scratch::default, |scratch, first| chunk(scratch, first, None)).collect::<Result<_, _>>()?
+                starts.par_iter().map_init(Scratch::default, |scratch, &first| chunk(scratch, first, None)).collect::<Result<_, _>>()?
             }
             (keep, false) => {
                 let mut scratch = Scratch::default();
                 let mut outs = keep.map(|(s, z)| s.chunks_mut(step).zip(z.chunks_mut(step)));
-                starts
-                    .into_iter()
-                    .map(|first| chunk(&mut scratch, first, outs.as_mut().and_then(Iterator::next)))
-                    .collect::<Result<_, _>>()?
+                starts.iter().map(|&first| chunk(&mut scratch, first, outs.as_mut().and_then(Iterator::next))).collect::<Result<_, _>>()?
             }
         };
         // In order, so that sums do not depend on who was first.
-        let mut found = Findings::default();
-        each.iter().for_each(|f| found.merge(f));
+        let mut found = vec![Findings::default(); self.matrices];
+        for (first, chunk) in starts.into_iter().zip(&each) {
+            if let Some(matrix) = found.get_mut(self.matrix_of(first)) {
+                matrix.merge(chunk);
+            }
+        }
         Ok(found)
     }
 
+    fn matrix_of(&self, group: usize) -> usize {
+        group / (self.groups() / self.matrices.max(1)).max(1)
+    }
+
     /// Chooses scales of some groups into the scratch, and looks at what is lost.
-    fn look(&self, scratch: &mut Scratch, first: usize, count: usize, turns: usize) -> Result<Findings, Error> {
+    fn look(&self, scratch: &mut Scratch, first: usize, count: usize, turns: &[usize]) -> Result<Findings, Error> {
         let mut found = Findings::default();
         self.read(scratch, first, count)?;
         let wrong = scratch.numbers.iter().filter(|x| !x.is_finite()).count() as u64;
@@ -228,6 +253,7 @@ impl Quantiser {
             return Ok(found);
         }
         let Scratch { numbers, scales, beside, restored, .. } = scratch;
+        let turns = turns.get(self.matrix_of(first)).copied().unwrap_or(TURNS);
         self.kernel.choose(numbers, turns, scales, beside, &mut found.search);
         restored.resize(numbers.len(), 0.0);
         self.kernel.numbers(numbers, scales, beside, restored);
@@ -259,9 +285,10 @@ impl Quantiser {
     fn with_scales(&self, mut first: usize, mut count: usize, numbers: bool, f: &mut dyn FnMut(Piece<'_>)) -> Result<(), Error> {
         let chosen = self.chosen()?;
         let mut scratch = Scratch::default();
-        let step = (CHUNK / self.kernel.group()).max(1);
+        let step = self.chunk();
         while count > 0 {
-            let n = count.min(step);
+            // Up to where the next chunk would begin.
+            let n = count.min(step - first % step);
             match &chosen.kept {
                 Some((scales, zeros)) => {
                     if numbers {
@@ -271,7 +298,7 @@ impl Quantiser {
                     f(Piece { numbers: &scratch.numbers, scales: s, beside: z });
                 }
                 None => {
-                    self.look(&mut scratch, first, n, chosen.turns)?;
+                    self.look(&mut scratch, first, n, &chosen.turns)?;
                     f(Piece { numbers: &scratch.numbers, scales: &scratch.scales, beside: &scratch.beside });
                 }
             }
@@ -326,6 +353,8 @@ fn loss(numbers: &[f32], restored: &[f32]) -> Loss {
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Codes,
+    /// Codes of four bits, less the least, two a byte, the first in the lower half.
+    Pairs,
     /// Scales, in the type of the weight.
     Scales,
     /// Zero points, or the bytes of scales.
@@ -355,11 +384,16 @@ impl Derive for Made {
         let (kernel, size) = (&self.of.kernel, self.bytes_a_group());
         let (first, count) = (offset as usize / size, out.len() / size);
         let mut rest = out;
-        self.of.with_scales(first, count, matches!(self.part, Part::Codes), &mut |piece| {
+        self.of.with_scales(first, count, matches!(self.part, Part::Codes | Part::Pairs), &mut |piece| {
             let Piece { numbers, scales, beside } = piece;
             let Some((now, later)) = std::mem::take(&mut rest).split_at_mut_checked(scales.len() * size) else { return };
             match self.part {
                 Part::Codes => kernel.codes(numbers, scales, beside, now),
+                Part::Pairs => {
+                    let mut codes = vec![0; now.len() * 2];
+                    kernel.codes(numbers, scales, beside, &mut codes);
+                    codes.as_chunks().0.iter().zip(now).for_each(|([a, b], o)| *o = (a ^ 8) & 15 | (b ^ 8) << 4);
+                }
                 Part::Scales => scales.iter().zip(now.chunks_exact_mut(size)).for_each(|(s, o)| kernel.element().write(*s, o)),
                 Part::Beside => beside.iter().zip(now).for_each(|(b, o)| *o = *b as u8),
             }
@@ -372,6 +406,7 @@ impl Made {
     fn bytes_a_group(&self) -> usize {
         match self.part {
             Part::Codes => self.of.kernel.code_bytes(),
+            Part::Pairs => self.of.kernel.group() / 2,
             Part::Scales => self.of.kernel.element().size(),
             Part::Beside => 1,
         }
@@ -379,9 +414,11 @@ impl Made {
 }
 
 /// The tensors of a quantised weight as torchao stores them: codes `[…, columns]`, scales and, of asymmetric formats, zero points
-/// `[…, columns / group]`; of NVFP4, words of eight codes, and a scale for the whole tensor, which is 1.
+/// `[…, columns / group]`; of NVFP4, words of eight codes, and a scale for the whole tensor, which is 1. Stacks of matrices have codes of
+/// four bits in pairs.
 pub(super) fn tensors(of: &Arc<Quantiser>) -> Result<Vec<TensorData>, Error> {
     let shape = of.data.shape();
+    let stacked = shape.len() == 3;
     let with_last = |f: &dyn Fn(u64) -> u64| {
         let mut shape = shape.to_vec();
         shape.last_mut().into_iter().for_each(|n| *n = f(*n));
@@ -391,7 +428,11 @@ pub(super) fn tensors(of: &Arc<Quantiser>) -> Result<Vec<TensorData>, Error> {
     let make = |part, dtype, shape| TensorData::derived(dtype, shape, Arc::new(Made { of: of.clone(), inputs: [of.data.clone()], part }));
     match of.kernel {
         Kernel::Affine(a) => {
-            let mut out = vec![make(Part::Codes, DType::Int8, shape.to_vec())?, make(Part::Scales, of.data.dtype(), grouped.clone())?];
+            let codes = match a.high {
+                7.0 if stacked => make(Part::Pairs, DType::UInt8, with_last(&|n| n / 2))?,
+                _ => make(Part::Codes, DType::Int8, shape.to_vec())?,
+            };
+            let mut out = vec![codes, make(Part::Scales, of.data.dtype(), grouped.clone())?];
             if a.method == Method::Asymmetric {
                 out.push(make(Part::Beside, DType::Int8, grouped)?);
             }

@@ -10,14 +10,14 @@ use etx_ir::weights::TensorData;
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
-use super::super::derive::{Layout, biases, is_within, packed};
+use super::super::derive::{Layout, biases, is_within, packed, repeated};
 use super::Operator;
 use super::linalg::factor;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("mlx.gather_mm.default", gather_mm, "GatherMm"),
-    Operator::new("mlx.gather_qmm.default", gather_qmm, "GatherQmm").when("widths but 4 and 8 bits, weights that are no parameters"),
+    Operator::new("mlx.gather_qmm.default", gather_qmm, "GatherQmm").when("groups that 32 does not divide, weights that are no parameters"),
     Operator::new(
         "mlx.moe_gather_inputs.default",
         gather_inputs,
@@ -83,35 +83,49 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         Ok(found)
     };
     let mode = if call.is_none("mode") { "affine" } else { call.str("mode")? };
-    if mode != "affine" {
-        return Err(call.refuse("mode", "only affine experts can be repacked"));
-    }
     let (name, w) = weight(cx, "w")?;
     let (scale_name, scale) = weight(cx, "scales")?;
     let zeros = if call.is_none("biases") { None } else { Some(weight(cx, "biases")?.1) };
     let group = call.int_or("group_size", 32)?;
     let [experts, rows, columns] = *w.shape() else { return Err(call.refuse("w", "must be [experts, out, in]")) };
     let groups = scale.shape().last().copied().unwrap_or(0);
-    // The width follows from the storage: bytes of two codes, or one code a byte. (The argument says 4 whatever it is.)
-    let (bits, words) = match w.dtype() {
-        DType::UInt8 if columns % 4 == 0 => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
-        DType::Int8 if groups * group as u64 == columns => {
-            // The argument says four bits whatever they are, so the codes themselves decide, once they may be read.
-            let narrow = cx.reads_weights && is_within(w, -8.0, 7.0).map_err(|e| Refusal::new(e.to_string()))?;
-            let bits = if narrow { 4 } else { 8 };
+    let described = |e: etx_ir::error::Error| Refusal::new(e.to_string());
+    let asked = call.int_or("bits", 4)?;
+    // The width follows from the storage: bytes of two codes, or one code a byte.
+    let (bits, words) = match (mode, w.dtype()) {
+        ("affine", DType::UInt8) if columns % 4 == 0 => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
+        ("affine", DType::Int8) if groups.checked_mul(group as u64) == Some(columns) => {
+            let bits = match asked {
+                2 | 3 | 5 | 6 | 8 => asked,
+                // Exporters say four bits whatever they are, so the codes themselves decide, once they may be read.
+                4 if cx.reads_weights && is_within(w, -8.0, 7.0).map_err(described)? => 4,
+                4 => 8,
+                _ => return Err(call.refuse("bits", "MLX packs 2, 3, 4, 5, 6 or 8 bits")),
+            };
             (bits, packed(w, Layout::dense(bits as usize, columns as usize)))
         }
-        _ => return Err(call.refuse("w", "codes must be int8, or uint8 holding two")),
+        ("nvfp4", DType::UInt32) if group == 16 => (4, Ok(w.clone())),
+        ("mxfp8", DType::Float8E4M3) if group == 32 && columns % 4 == 0 => {
+            (8, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4]))
+        }
+        ("affine" | "nvfp4" | "mxfp8", _) => return Err(call.refuse("w", "codes must be int8, or uint8 holding two")),
+        _ => return Err(call.refuse("mode", "experts are affine, nvfp4 or mxfp8")),
     };
-    if !matches!(group, 32 | 64 | 128) {
-        return Err(call.refuse("group_size", "MLX groups 32, 64 or 128 values"));
-    }
-    let words = words.map_err(|e| Refusal::new(e.to_string()))?;
+    let words = words.map_err(described)?;
     let w = cx.constant(&format!("{name}_to_packed"), words)?;
-    let scales = cx.constant(scale_name, scale.clone())?;
-    let offset = f32::from(1u8 << (bits - 1));
-    let data = biases(scale, zeros, offset).map_err(|e| Refusal::new(e.to_string()))?;
-    let biases = Some(cx.constant(&format!("{name}_to_biases"), data)?);
+    let (group, scales, biases) = if mode == "affine" {
+        let unit = [128, 64, 32].into_iter().find(|unit| group > 0 && group % unit == 0);
+        let unit = unit.ok_or_else(|| call.refuse("group_size", "MLX groups 32, 64 or 128 values"))?;
+        let times = (group / unit) as usize;
+        let scale = repeated(scale, times).map_err(described)?;
+        let zeros = zeros.map(|z| repeated(z, times)).transpose().map_err(described)?;
+        let scales = cx.constant(scale_name, scale.clone())?;
+        let data = biases(&scale, zeros.as_ref(), f32::from(1u8 << (bits - 1))).map_err(described)?;
+        (unit, scales, Some(cx.constant(&format!("{name}_to_biases"), data)?))
+    } else {
+        let bytes = scale.reinterpret(DType::UInt8, scale.shape().to_vec()).map_err(described)?;
+        (group, cx.constant(scale_name, bytes)?, None)
+    };
     let (lhs_indices, rhs_indices) = (optional(cx, &call, "lhs_indices")?, optional(cx, &call, "rhs_indices")?);
     let flag = sorted(cx, &call)?;
     let transpose = call.is_none("transpose") || call.flag("transpose")?;
@@ -126,7 +140,7 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         rhs_indices,
         transpose,
         group_size: group as i32,
-        bits,
+        bits: bits as i32,
         sorted_indices: false,
         sorted_indices_flag: Some(flag),
     })
