@@ -85,18 +85,43 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let mode = if call.is_none("mode") { "affine" } else { call.str("mode")? };
     let (name, w) = weight(cx, "w")?;
     let (scale_name, scale) = weight(cx, "scales")?;
-    let zeros = if call.is_none("biases") { None } else { Some(weight(cx, "biases")?.1) };
+    let zeros = if call.is_none("biases") { None } else { Some(weight(cx, "biases")?) };
     let group = call.int_or("group_size", 32)?;
-    let [experts, rows, columns] = *w.shape() else { return Err(call.refuse("w", "must be [experts, out, in]")) };
-    let groups = scale.shape().last().copied().unwrap_or(0);
-    let described = |e: etx_ir::error::Error| Refusal::new(e.to_string());
-    let asked = call.int_or("bits", 4)?;
+    let again = "quantise the experts again, in groups of 32, 64 or 128";
+    let refuse = |what: String| Refusal::new(format!("weight {name} {}{:?}: {what}", w.dtype(), w.shape())).remedy(again);
+    let described = |e: etx_ir::error::Error| refuse(e.to_string());
+    let unit = match mode {
+        "affine" => [128, 64, 32].into_iter().find(|unit| group > 0 && group % unit == 0),
+        "nvfp4" => Some(16).filter(|_| group == 16),
+        "mxfp8" => Some(32).filter(|_| group == 32),
+        _ => return Err(call.refuse("mode", "experts are affine, nvfp4 or mxfp8")),
+    };
+    let Some(unit) = unit else { return Err(refuse(format!("groups of {group}; MLX groups 32, 64 or 128 values"))) };
+    let [experts, rows, columns] = *w.shape() else { return Err(refuse("must be [experts, out, in]".to_owned())) };
+    let each = match (mode, w.dtype()) {
+        ("affine", DType::UInt8) if columns % 4 == 0 => 2,
+        ("affine", DType::Int8) => 1,
+        ("nvfp4", DType::UInt32) => 8,
+        ("mxfp8", DType::Float8E4M3) if columns % 4 == 0 => 1,
+        _ => return Err(refuse("codes must be int8, or uint8 holding two".to_owned())),
+    };
+    let values = columns.saturating_mul(each);
+    let groups = [experts, rows, values / group as u64];
+    for (name, data) in [(scale_name, scale)].into_iter().chain(zeros) {
+        if values % group as u64 != 0 || *data.shape() != groups {
+            return Err(refuse(format!("{name} {:?} does not have a number for each {group} of its {values} columns", data.shape())));
+        }
+        if mode == "affine" {
+            cx.must_be_finite(name, data);
+        }
+    }
+    let zeros = zeros.map(|(_, data)| data);
     // The width follows from the storage: bytes of two codes, or one code a byte.
     let (bits, words) = match (mode, w.dtype()) {
-        ("affine", DType::UInt8) if columns % 4 == 0 => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
-        ("affine", DType::Int8) if groups.checked_mul(group as u64) == Some(columns) => {
-            let bits = match asked {
-                2 | 3 | 5 | 6 | 8 => asked,
+        ("affine", DType::UInt8) => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
+        ("affine", _) => {
+            let bits = match call.int_or("bits", 4)? {
+                asked @ (2 | 3 | 5 | 6 | 8) => asked,
                 // Exporters say four bits whatever they are, so the codes themselves decide, once they may be read.
                 4 if cx.reads_weights && is_within(w, -8.0, 7.0).map_err(described)? => 4,
                 4 => 8,
@@ -104,18 +129,12 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
             };
             (bits, packed(w, Layout::dense(bits as usize, columns as usize)))
         }
-        ("nvfp4", DType::UInt32) if group == 16 => (4, Ok(w.clone())),
-        ("mxfp8", DType::Float8E4M3) if group == 32 && columns % 4 == 0 => {
-            (8, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4]))
-        }
-        ("affine" | "nvfp4" | "mxfp8", _) => return Err(call.refuse("w", "codes must be int8, or uint8 holding two")),
-        _ => return Err(call.refuse("mode", "experts are affine, nvfp4 or mxfp8")),
+        ("nvfp4", _) => (4, Ok(w.clone())),
+        _ => (8, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
     };
     let words = words.map_err(described)?;
     let w = cx.constant(&format!("{name}_to_packed"), words)?;
     let (group, scales, biases) = if mode == "affine" {
-        let unit = [128, 64, 32].into_iter().find(|unit| group > 0 && group % unit == 0);
-        let unit = unit.ok_or_else(|| call.refuse("group_size", "MLX groups 32, 64 or 128 values"))?;
         let times = (group / unit) as usize;
         let scale = repeated(scale, times).map_err(described)?;
         let zeros = zeros.map(|z| repeated(z, times)).transpose().map_err(described)?;
