@@ -140,6 +140,22 @@ pub(super) fn gather_mm(c: &Call) -> Results {
     one(matmul_of(&pick(c.tensor("a")?, "lhs_indices")?, &pick(c.tensor("b")?, "rhs_indices")?)?)
 }
 
+/// Rows that one matrix after the other multiplies, up to the row that `offs` says.
+pub(super) fn grouped_mm(c: &Call) -> Results {
+    let (a, b) = (c.first()?, c.operands()?[1].tensor()?);
+    let Some(ends) = c.maybe_tensor("offs")? else { return one(matmul_of(&a, &b)?) };
+    if a.rank() != 2 || b.rank() != 3 {
+        return Err(bad("groups of columns"));
+    }
+    let ends = ends.to::<i64>();
+    let group = |row: i64| ends.iter().filter(|end| **end <= row).count().min(ends.len().saturating_sub(1)) as i64;
+    let rows = a.shape().first().copied().unwrap_or(0);
+    let at = Tensor::of(DType::Int64, &[rows], (0..rows as i64).map(group))?;
+    let row = a.reshape(&[rows, 1, a.shape().last().copied().unwrap_or(0)])?;
+    let y = matmul_of(&row, &super::indexing::take(&b, 0, &at)?)?;
+    one(y.reshape(&[rows, y.shape().last().copied().unwrap_or(0)])?)
+}
+
 /// The same with quantised matrices: codes of 8 bits, or of 4 in bytes, low half first, less 8.
 pub(super) fn gather_qmm(c: &Call) -> Results {
     let (x, w, scales) = (c.tensor("x")?, c.tensor("w")?, c.tensor("scales")?);

@@ -247,6 +247,22 @@ pub(super) fn bincount(c: &Call) -> Results {
     one(Tensor::of(d, &[n], sums)?)
 }
 
+/// How many values lie in each of equal parts of a range, ends included.
+pub(super) fn histc(c: &Call) -> Results {
+    let t = c.first()?;
+    let (values, bins) = (t.to::<f64>(), c.size("bins")?);
+    let (mut low, mut high) = (c.float("min")?, c.float("max")?);
+    if low == high {
+        (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
+        (low, high) = if low < high { (low, high) } else { (low - 1.0, low + 1.0) };
+    }
+    super::tensor::count(&[bins])?;
+    let edge = |i: usize| round(t.dtype(), low + (high - low) * i as f64 / bins as f64);
+    let within = |i: usize| move |x: &&f64| edge(i) <= **x && (**x < edge(i + 1) || i + 1 == bins && **x <= high);
+    let counts = (0..bins).map(|i| values.iter().filter(within(i)).count() as f64);
+    one(Tensor::of(t.dtype(), &[bins], counts)?)
+}
+
 /// Values that occur, sorted, with their positions and counts.
 pub(super) fn unique(c: &Call) -> Results {
     let t = c.first()?;

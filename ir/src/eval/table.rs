@@ -245,6 +245,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (order::searchsorted, "searchsorted.Tensor searchsorted.Scalar"),
     (order::isin, "isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor"),
     (order::bincount, "bincount"),
+    (order::histc, "histc"),
     (order::unique, "_unique2"),
     // Views, pieces, rearrangements.
     (views::view, "view reshape _unsafe_view _reshape_alias prims.reshape.default"),
@@ -546,6 +547,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (custom::rope, "mlx.rope.default"),
     (custom::gather_mm, "mlx.gather_mm.default"),
     (custom::gather_qmm, "mlx.gather_qmm.default"),
+    (custom::grouped_mm, "_grouped_mm transformers.grouped_mm_fallback.default"),
     (custom::moe_gather, "mlx.moe_gather_inputs.default"),
     (custom::moe_scatter, "mlx.moe_scatter_outputs.default"),
     (custom::gated_delta_rule, "mlx.gated_delta_rule.default"),

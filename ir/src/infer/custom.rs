@@ -145,6 +145,23 @@ pub(super) fn gather_mm(c: &Cx) -> Inferred {
     gathered(c, a, columns.clone())
 }
 
+/// Rows that one matrix after the other multiplies, as many as `offs` says; each matrix its own rows if both have three axes.
+pub(super) fn grouped_mm(c: &Cx) -> Inferred {
+    let (a, b) = (c.tensor(0)?, c.tensor(1)?);
+    c.same_dtype(a, b)?;
+    match (a.shape.as_slice(), b.shape.as_slice()) {
+        ([rows, inner], [_, k, columns]) => {
+            c.same(inner, k, "inner sizes")?;
+            one(a.dtype, vec![rows.clone(), columns.clone()])
+        }
+        ([groups, rows, inner], [same, k, columns]) => {
+            c.same(inner, k, "inner sizes")?;
+            one(a.dtype, vec![c.same(groups, same, "groups")?, rows.clone(), columns.clone()])
+        }
+        _ => Err(c.unsupported("groups of columns")),
+    }
+}
+
 /// `mlx.gather_qmm(x, w, …)`, `w` being `[experts, out, packed in]`, or `[experts, in, packed out]` untransposed.
 pub(super) fn gather_qmm(c: &Cx) -> Inferred {
     let (x, w) = (c.tensor("x")?, c.tensor("w")?);

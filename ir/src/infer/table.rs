@@ -396,6 +396,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (custom::with_state, "llama.gated_delta_rule.default llama.channelwise_gated_delta_rule.default"),
     (custom::gather_mm, "mlx.gather_mm.default"),
     (custom::gather_qmm, "mlx.gather_qmm.default"),
+    (custom::grouped_mm, "_grouped_mm transformers.grouped_mm_fallback.default"),
     (custom::moe_gather, "mlx.moe_gather_inputs.default"),
     (custom::moe_scatter, "mlx.moe_scatter_outputs.default"),
     (custom::sample, "mlx.sample.default"),

@@ -1,12 +1,13 @@
 //! Products of matrices.
 
+use etx_ir::DType;
 use etx_ir::error::Error;
 use etx_ir::graph::Arg;
 use etx_ir::op;
 use etx_ir::sym::Dim;
 
 use super::pen::Pen;
-use crate::calls::ints;
+use crate::calls::{args, ints};
 use crate::rewrite::{Patch, Site};
 
 type Result = std::result::Result<Option<Patch>, Error>;
@@ -68,6 +69,44 @@ pub(super) fn addmv(site: &mut Site<'_>) -> Result {
 
 pub(super) fn baddbmm(site: &mut Site<'_>) -> Result {
     sum_with(site, op!("aten.bmm.default"))
+}
+
+/// A product with the matrix that each row's group has: row `i` is of the group behind all that end at it or before. Source: torch's
+/// `_grouped_mm`. Behind the last end, where torch leaves what it finds, rows go with the last matrix.
+pub(super) fn grouped_mm(site: &mut Site<'_>) -> Result {
+    let mut p = Pen(site);
+    let given = |name: &str, p: &Pen<'_, '_>| p.0.op().schema().position(name).is_some() && *p.0.arg(name) != Arg::None;
+    if given("bias", &p) || given("out_dtype", &p) {
+        return Ok(None);
+    }
+    let [x, w, ends] = [0, 1, 2].map(|i| p.0.nth(i).clone());
+    let (rows, matrices) = (p.ty(&x)?, p.ty(&w)?);
+    if ends == Arg::None {
+        let y = p.bmm(&x, &w)?;
+        return p.done(y);
+    }
+    let (Some(rows), Some(groups)) = (rows.shape.first().filter(|_| rows.rank() == 2), matrices.shape.first().and_then(Dim::as_int)) else {
+        return Ok(None);
+    };
+    if matrices.rank() != 3 || groups < 1 {
+        return Ok(None);
+    }
+    let Some(rows) = p.0.size(rows) else { return Ok(None) };
+    let arange = op!("aten.arange.start_step");
+    let rows = args(arange, [Arg::Int(0), rows, Arg::Int(1)], &[("dtype", DType::Int32.into())]);
+    let row = p.call(arange, rows)?;
+    let row = p.unsqueeze(&row, 1)?;
+    let ends = p.slice(&ends, 0, Arg::Int(0), Arg::Int(groups - 1))?;
+    let behind = p.ge(&row, &ends)?;
+    let sum = op!("aten.sum.dim_IntList");
+    let group = args(sum, [behind, ints([1])], &[("dtype", DType::Int32.into())]);
+    let group = p.call(sum, group)?;
+    let x = p.unsqueeze(&x, 1)?;
+    let product = op!("mlx.gather_mm.default");
+    let list = args(product, [x, w, group], &[("sorted_indices", Arg::Bool(true))]);
+    let y = p.call(product, list)?;
+    let y = p.squeeze(&y, 1)?;
+    p.done(y)
 }
 
 /// A matrix times a vector. Source: torch.mv.

@@ -9,7 +9,7 @@ use etx_ir::sym::Dim;
 
 use super::expr::of_one;
 use super::pen::Pen;
-use crate::calls::{as_ints, wrap};
+use crate::calls::{args, as_ints, ints, wrap};
 use crate::rewrite::{Patch, Site};
 
 type Result = std::result::Result<Option<Patch>, Error>;
@@ -76,6 +76,33 @@ pub(super) fn logsumexp(site: &mut Site<'_>) -> Result {
     if !keep {
         y = p.call(op!("aten.squeeze.dims"), vec![y, crate::calls::ints(dims.iter().map(|&d| d as i64))])?;
     }
+    p.done(y)
+}
+
+/// How many values reach each edge, less how many reach the next one. Source: torch.histc.
+///
+/// Not where the range is that of the values.
+pub(super) fn histc(site: &mut Site<'_>) -> Result {
+    let (low, high) = (site.arg("min").as_float(), site.arg("max").as_float());
+    let (Some(low), Some(high), Some(bins)) = (low, high, site.arg("bins").as_int()) else { return Ok(None) };
+    let rank = site.operand(0).map_or(0, |t| t.rank());
+    if low >= high || bins < 1 || rank > 1 {
+        return Ok(None);
+    }
+    let mut p = Pen(site);
+    let mut x = p.wide(&p.0.nth(0).clone())?;
+    x = p.unsqueeze(&x, rank)?;
+    let linspace = op!("aten.linspace.default");
+    let numbers = [low.into(), high.into(), Arg::Int(bins + 1)];
+    let edges = args(linspace, numbers, &[("dtype", p.ty(&x)?.dtype.into())]);
+    let edges = p.call(linspace, edges)?;
+    let lower = p.slice(&edges, 0, Arg::Int(0), Arg::Int(bins))?;
+    let (reaches, within) = (p.ge(&x, &lower)?, p.le(&x, high)?);
+    let counted = p.call(op!("aten.logical_and.default"), vec![reaches, within])?;
+    let sum = p.reduce(op!("aten.sum.dim_IntList"), &counted, if rank == 0 { &[] } else { &[0] }, false)?;
+    let next = p.slice(&sum, 0, Arg::Int(1), Arg::Int(bins))?;
+    let next = p.call(op!("aten.constant_pad_nd.default"), vec![next, ints([0, 1]), Arg::Int(0)])?;
+    let y = p.sub(&sum, &next)?;
     p.done(y)
 }
 

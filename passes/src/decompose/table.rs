@@ -20,6 +20,7 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.mv.default")], linear::mv),
     (&[op!("aten.dot.default"), op!("aten.vdot.default")], linear::dot),
     (&[op!("aten.outer.default")], linear::outer),
+    (&[op!("aten._grouped_mm.default"), op!("transformers.grouped_mm_fallback.default")], linear::grouped_mm),
     // Attention.
     (&[op!("aten.scaled_dot_product_attention.default")], attention::attention),
     (&[op!("aten._softmax.default")], attention::softmax),
@@ -55,6 +56,7 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.logsumexp.default")], reduce::logsumexp),
     (&[op!("aten.mean.dim")], reduce::mean),
     (&[op!("aten.all.dims")], reduce::all),
+    (&[op!("aten.histc.default")], reduce::histc),
     // Writing by index.
     (&[op!("aten.index_put.default")], index::index_put),
     (&[op!("aten.index_fill.int_Scalar"), op!("aten.index_fill.int_Tensor")], index::index_fill),

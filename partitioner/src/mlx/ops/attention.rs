@@ -37,7 +37,7 @@ fn no_dropout(call: &Call<'_>) -> Res {
 
 /// Keys or values without the repetition over query heads that torch wants and MLX does by itself.
 ///
-/// Recognised are `repeat_interleave(x, n, 1)` and `unsqueeze(x, 2)` expanded and viewed back.
+/// Recognised are `repeat_interleave(x, n, 1)`, `unsqueeze(x, 2)` expanded and brought back to four axes, and a single head expanded.
 fn unrepeated(call: &Call<'_>, v: ValueId) -> Option<(ValueId, i64)> {
     let graph = call.graph;
     let made = |v: ValueId| graph.producer(v).map(|id| Call::new(graph, id));
@@ -48,7 +48,15 @@ fn unrepeated(call: &Call<'_>, v: ValueId) -> Option<(ValueId, i64)> {
             (graph.tensor(x)?.rank() == 4 && c.axis("dim", 4).ok()? == 1).then_some(())?;
             Some((x, c.int("repeats").ok()?))
         }
-        "aten.view.default" | "aten.reshape.default" => {
+        "aten.expand.default" => {
+            let x = c.value("self").ok()?;
+            let (from, to) = (graph.tensor(x)?, c.out_ty(0).ok()?);
+            (from.rank() == 4 && to.rank() == 4 && from.shape[1].as_int()? == 1).then_some(())?;
+            let mut expect = from.shape.clone();
+            expect[1] = to.shape[1].clone();
+            (expect == to.shape).then_some((x, to.shape[1].as_int()?))
+        }
+        "aten.view.default" | "aten.reshape.default" | "aten.squeeze.dims" => {
             let expand = made(c.value("self").ok()?)?;
             let unsqueeze = (expand.node.op.target() == "aten.expand.default").then(|| made(expand.value("self").ok()?))??;
             (unsqueeze.node.op.target() == "aten.unsqueeze.default").then_some(())?;
