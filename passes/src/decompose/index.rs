@@ -10,7 +10,7 @@ use etx_ir::op;
 use etx_ir::sym::Dim;
 
 use super::pen::Pen;
-use crate::calls::{ints, wrap};
+use crate::calls::wrap;
 use crate::rewrite::{Patch, Site};
 
 type Result = std::result::Result<Option<Patch>, Error>;
@@ -227,35 +227,40 @@ pub(super) fn index_add(site: &mut Site<'_>) -> Result {
 pub(super) fn scatter(site: &mut Site<'_>) -> Result {
     let (Some(t), Some(index)) = (site.operand(0).cloned(), site.operand(2).cloned()) else { return Ok(None) };
     let Some(dim) = site.nth(1).as_int().and_then(|d| wrap(d, t.rank())) else { return Ok(None) };
-    let (Some(sizes), Some(counts)) = (t.static_shape(), index.static_shape()) else { return Ok(None) };
-    if t.rank() == 0 || sizes.contains(&0) || counts.contains(&0) {
+    let (sizes, counts) = (t.shape.clone(), index.shape.clone());
+    let empty = |shape: &[Dim]| shape.iter().any(|n| n.as_int() == Some(0));
+    if t.rank() == 0 || empty(&sizes) || empty(&counts) {
         return Ok(None);
     }
+    let (Some(lengths), Some(widths)) = (counts.iter().map(|n| site.size(n)).collect(), sizes.iter().map(|n| site.size(n)).collect()) else {
+        return Ok(None);
+    };
+    let (lengths, widths): (Vec<Arg>, Vec<Arg>) = (lengths, widths);
     let (x, at, value) = (site.nth(0).clone(), site.nth(2).clone(), site.nth(3).clone());
     let mut p = Pen(site);
     let mut source = match &value {
         Arg::Value(_) => value,
-        _ => p.call(op!("aten.full.default"), vec![ints(counts.iter().copied()), value, Arg::DType(t.dtype)])?,
+        _ => p.call(op!("aten.full.default"), vec![Arg::List(lengths.clone()), value, Arg::DType(t.dtype)])?,
     };
     // Only as much of the source as there are indices.
-    for (axis, &n) in counts.iter().enumerate() {
-        if p.ty(&source)?.shape.get(axis) != Some(&Dim::Int(n)) {
-            source = p.slice(&source, axis, Arg::Int(0), Arg::Int(n))?;
+    for (axis, (n, length)) in counts.iter().zip(&lengths).enumerate() {
+        if p.ty(&source)?.shape.get(axis) != Some(n) {
+            source = p.slice(&source, axis, Arg::Int(0), length.clone())?;
         }
     }
     // The place of every element in the tensor taken flat: its own coordinates, but along `dim` what the index says.
     let mut place: Option<Arg> = None;
-    for (axis, (&n, &count)) in sizes.iter().zip(&counts).enumerate() {
+    for (axis, (width, length)) in widths.iter().zip(&lengths).enumerate() {
         let coordinate = if axis == dim {
             let at = p.cast(&at, DType::Int64)?;
             let low = p.call(op!("aten.lt.Scalar"), vec![at.clone(), Arg::Int(0)])?;
-            let up = p.add(&at, n)?;
+            let up = p.add(&at, width)?;
             p.select(&low, &up, &at)?
         } else {
-            let ramp = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), Arg::Int(count), Arg::Int(1), Arg::DType(DType::Int64)])?;
+            let ramp = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), length.clone(), Arg::Int(1), Arg::DType(DType::Int64)])?;
             let mut shape = vec![Dim::Int(1); sizes.len()];
-            if let Some(d) = shape.get_mut(axis) {
-                *d = Dim::Int(count);
+            if let (Some(d), Some(n)) = (shape.get_mut(axis), counts.get(axis)) {
+                *d = n.clone();
             }
             let Some(ramp) = p.view(&ramp, &shape)? else { return Ok(None) };
             ramp
@@ -263,18 +268,17 @@ pub(super) fn scatter(site: &mut Site<'_>) -> Result {
         place = Some(match place {
             None => coordinate,
             Some(before) => {
-                let scaled = p.mul(&before, n)?;
+                let scaled = p.mul(&before, width)?;
                 p.add(&scaled, &coordinate)?
             }
         });
     }
     let Some(place) = place else { return Ok(None) };
-    let shape: Vec<Dim> = counts.iter().map(|&n| Dim::Int(n)).collect();
-    let (Some(place), Some(total)) = (expanded(&mut p, &place, &shape)?, Dim::product(&t.shape).as_int()) else { return Ok(None) };
-    let count = Dim::product(&shape);
+    let Some(place) = expanded(&mut p, &place, &counts)? else { return Ok(None) };
+    let (count, total) = (Dim::product(&counts), Dim::product(&sizes));
     let source = p.cast(&source, t.dtype)?;
     let (Some(place), Some(source), Some(flat)) =
-        (p.view(&place, std::slice::from_ref(&count))?, p.view(&source, std::slice::from_ref(&count))?, p.view(&x, &[Dim::Int(total)])?)
+        (p.view(&place, std::slice::from_ref(&count))?, p.view(&source, std::slice::from_ref(&count))?, p.view(&x, &[total])?)
     else {
         return Ok(None);
     };

@@ -34,3 +34,36 @@ def short_time_fourier(self, x, y, w):
     s = torch.stft(x, 8, 3, 6, w, return_complex=True)
     full = torch.stft(y, 8, 4, center=False, onesided=False, normalized=True, return_complex=True)
     return torch.view_as_real(s), s.abs().pow(2), s.real, full.imag, full.unsqueeze(0).abs()
+
+
+@case(steps=lambda: [call(torch.randn(n, 8)) for n in (5, 1, 9)], dynamic=lambda: {"x": {0: Dim("rows", min=1, max=16)}}, rtol=1e-4, atol=1e-4,
+      reference_wrong=OUTSIDE)
+class experts_by_groups(nn.Module):
+    """Routed experts as Transformers 5 writes them: rows sorted by expert, counted, multiplied group by group, put back; and a mask of the chosen."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.experts = nn.Linear(8, 4), nn.Parameter(torch.randn(4, 12, 8))
+
+    def forward(self, x):
+        weight, chosen = torch.topk(self.router(x).softmax(-1), 2)
+        expert, order = torch.sort(chosen.reshape(-1))
+        counts = torch.histc(expert.float(), bins=4, min=0, max=3)
+        y = nn.functional.grouped_mm(x[order // 2], self.experts.transpose(-2, -1), offs=counts.cumsum(0, dtype=torch.int32))
+        y = (y * weight.reshape(-1)[order][:, None])[torch.argsort(order)].view(-1, 2, 12).sum(1)
+        mask = torch.zeros_like(x[:, :4]).scatter(1, chosen, 1.0)
+        return y, mask, torch.histc(x.reshape(-1), bins=5, min=-1, max=1)
+
+
+@case(steps=lambda: [call(torch.randn(1, 4, n, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 1, 6, 8)) for n in (5, 1, 6)],
+      dynamic=lambda: {"q": {2: Dim("n", min=1, max=6)}, "two": None, "one": None})
+def attention_repeated_heads(self, q, two, one):
+    """Keys and values repeated over the heads of the queries, in the ways that models do it: no copy is needed for any of them."""
+    def repeated(x, n):
+        b, h, s, d = x.shape
+        return x[:, :, None].expand(b, h, n, s, d).reshape(b, h * n, s, d)
+
+    attend = nn.functional.scaled_dot_product_attention
+    single, pair = repeated(one, 4), repeated(two, 2)
+    broadcast = one.expand(-1, 4, -1, -1)
+    return attend(q, pair, pair * 1), attend(q, single, single), attend(q, broadcast, broadcast), attend(q, two.repeat_interleave(2, 1), two.repeat_interleave(2, 1))
