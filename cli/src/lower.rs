@@ -18,6 +18,10 @@ use serde::Serialize;
 
 use crate::package;
 
+/// A size without an upper bound is taken to be at most this, unless [`Lowering::max_size`] says more or less: a plan needs a number
+/// for its memory.
+pub const DEFAULT_MAX_SIZE: u32 = 4096;
+
 /// Why a program was not lowered.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -81,6 +85,7 @@ pub struct Lowering<'p> {
     backend: Box<dyn Backend + 'p>,
     constants: Vec<ConstantMethod>,
     quantize: Option<Quantize>,
+    max_size: u32,
 }
 
 impl Default for Lowering<'_> {
@@ -98,6 +103,7 @@ impl<'p> Lowering<'p> {
             backend: Box::new(etx_partitioner::mlx::Mlx::new()),
             constants: Vec::new(),
             quantize: None,
+            max_size: DEFAULT_MAX_SIZE,
         }
     }
 
@@ -148,12 +154,20 @@ impl<'p> Lowering<'p> {
         self
     }
 
+    /// Plans memory for at most this many elements along dimensions that the program gives no upper bound, instead of
+    /// [`DEFAULT_MAX_SIZE`].
+    #[must_use]
+    pub fn max_size(mut self, elements: u32) -> Self {
+        self.max_size = elements;
+        self
+    }
+
     /// Rewrites, divides and compiles the program. No weight is read yet.
     ///
     /// # Errors
     /// See [`Error`]. What cannot be delegated is collected over all methods first.
     pub fn run(self, program: Program) -> Result<Lowered, Error> {
-        let Self { pipeline, options, backend, constants, quantize } = self;
+        let Self { pipeline, options, backend, constants, quantize, max_size } = self;
         let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
@@ -167,8 +181,9 @@ impl<'p> Lowering<'p> {
                     delegates.push(backend.compile(&program, method, &Partition { number, nodes, outputs })?);
                     number += 1;
                 }
-                package.methods.push(package::method(&program, method, &delegates)?);
+                package.methods.push(package::method(&program, method, &delegates, max_size)?);
             }
+            report.unbounded.extend(package::unbounded(method));
             report.methods.push(MethodReport::new(&method.name, &method.graph, &division, &delegates));
             for d in delegates {
                 ties.note(&method.name, &d);
@@ -236,6 +251,8 @@ pub struct Lowered {
 pub struct Report {
     /// What became of each method.
     pub methods: Vec<MethodReport>,
+    /// Sizes of inputs for which the program gives no upper bound.
+    pub unbounded: Vec<Unbounded>,
     /// What the passes did, in the order in which each first ran.
     pub passes: Vec<PassSummary>,
     /// Weights that were quantised, in the order in which methods use them.
@@ -296,6 +313,19 @@ pub struct SharedWeight {
     pub bytes: u64,
     /// Bytes that its further copies would have taken.
     pub saved_bytes: u64,
+}
+
+/// A size that an input leaves open upwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unbounded {
+    /// The method.
+    pub method: String,
+    /// The first input that has it.
+    pub input: String,
+    /// The dimension.
+    pub dim: usize,
+    /// The symbol.
+    pub symbol: String,
 }
 
 /// What one pass did to one method, over all rounds.

@@ -6,14 +6,29 @@ use etx_ir::sym::Expr;
 use etx_partitioner::backend::{Delegate, Payload};
 use etx_serializer::emit;
 
-use crate::lower::Error;
+use crate::lower::{Error, Unbounded};
 
-/// A size without an upper bound is taken to be at most this: a plan needs a number for its memory.
-pub(crate) const DEFAULT_MAX_SIZE: i64 = 4096;
+/// Sizes of the inputs that have no upper bound, each once.
+pub(crate) fn unbounded(method: &Method) -> Vec<Unbounded> {
+    let mut found: Vec<Unbounded> = Vec::new();
+    for &input in method.graph.inputs() {
+        let Some(t) = method.graph.tensor(input) else { continue };
+        for (dim, size) in t.shape.iter().enumerate() {
+            size.visit_symbols(&mut |s| {
+                let symbol = s.to_string();
+                if method.ranges.of(s).max.is_none() && found.iter().all(|f| f.symbol != symbol) {
+                    let input = method.graph.value(input).name.to_string();
+                    found.push(Unbounded { method: method.name.to_string(), input, dim, symbol });
+                }
+            });
+        }
+    }
+    found
+}
 
-/// Describes one method, all of whose nodes are in delegates.
-pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate]) -> Result<emit::Method, Error> {
-    let mut wiring = Wiring { program, method, delegates, constants: Vec::new() };
+/// Describes one method, all of whose nodes are in delegates; sizes without an upper bound are taken to be at most `max_size`.
+pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate], max_size: u32) -> Result<emit::Method, Error> {
+    let mut wiring = Wiring { program, method, delegates, constants: Vec::new(), max_size: max_size.into() };
     let mut inputs = Vec::new();
     for input in &method.inputs {
         match &input.kind {
@@ -68,6 +83,7 @@ struct Wiring<'a> {
     method: &'a Method,
     delegates: &'a [Delegate],
     constants: Vec<etx_ir::weights::TensorData>,
+    max_size: i64,
 }
 
 impl Wiring<'_> {
@@ -105,19 +121,19 @@ impl Wiring<'_> {
         Ok(if dynamic { emit::TensorSpec::up_to(t.dtype, sizes) } else { emit::TensorSpec::fixed(t.dtype, sizes) })
     }
 
-    /// The largest size, with unbounded symbols at [`DEFAULT_MAX_SIZE`].
+    /// The largest size, with unbounded symbols at `max_size`.
     fn upper_bound(&self, d: &Expr) -> u64 {
         let bounds = self.method.ranges.bounds(d);
         let most = bounds.max.or_else(|| {
             let mut capped = self.method.ranges.clone();
             d.visit_symbols(&mut |s| {
                 let mut r = capped.of(s);
-                r.max = r.max.or(Some(DEFAULT_MAX_SIZE.max(r.min.unwrap_or(0))));
+                r.max = r.max.or(Some(self.max_size.max(r.min.unwrap_or(0))));
                 capped.0.insert(s.clone(), r);
             });
             capped.bounds(d).max
         });
-        u64::try_from(most.unwrap_or(DEFAULT_MAX_SIZE).max(0)).unwrap_or(0)
+        u64::try_from(most.unwrap_or(self.max_size).max(0)).unwrap_or(0)
     }
 
     fn arg(&mut self, arg: &Arg) -> Result<emit::Value, Error> {

@@ -42,6 +42,9 @@ pub(crate) struct Opts {
     /// false, a "text", or a list of those, such as get_eos_ids=[128001,128009]
     #[arg(long = "constant", id = "constants", value_name = "NAME=VALUE", value_parser = constant)]
     constants: Vec<ConstantMethod>,
+    /// Plan memory for at most this many elements along dimensions for which the program gives no upper bound
+    #[arg(long, value_name = "N", default_value_t = etx::lower::DEFAULT_MAX_SIZE)]
+    max_size: u32,
     /// Weights of a graph.json: a safetensors file, or the index of a sharded set
     #[arg(long, value_name = "FILE")]
     weights: Vec<PathBuf>,
@@ -185,6 +188,7 @@ impl Opts {
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
+        let lowering = lowering.max_size(self.max_size);
         let mut lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
         if let Some(rules) = rules {
             lowering = lowering.quantize(rules);
@@ -215,6 +219,12 @@ impl Opts {
         progress.done(format_args!("{lost}{name}: {}", summary(&report, start.elapsed().as_secs_f64())));
         if let Some(line) = shared(&report) {
             progress.done(format_args!("{line}"));
+        }
+        for open in &report.unbounded {
+            progress.done(format_args!(
+                "note: {}: no upper bound is known for dimension {} of {} ({}); planned for up to {} (--max-size)",
+                open.method, open.dim, open.input, open.symbol, self.max_size
+            ));
         }
         self.account(report, load, out)
     }

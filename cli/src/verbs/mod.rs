@@ -42,6 +42,14 @@ impl Failure {
         self
     }
 
+    /// Says where it happened, unless it is a reader that has seen enough.
+    pub(crate) fn within(mut self, place: impl Display) -> Self {
+        if !self.text.is_empty() {
+            self.text = format!("{place}: {}", self.text);
+        }
+        self
+    }
+
     /// Says it on standard error; gives the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.text.is_empty() {

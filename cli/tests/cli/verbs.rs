@@ -278,18 +278,22 @@ fn help_has_an_example_and_the_exit_status() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_etx"))
-        .args(args!["print", example("model.pt2")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut start = [0; 4];
-    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
-    assert_eq!(&start, b"etir");
-    // Standard output is closed now, long before all was written.
-    let done = child.wait_with_output().unwrap();
-    assert_eq!((done.status.code(), String::from_utf8(done.stderr).unwrap().as_str()), (Some(0), ""));
+    let folder = Folder::new();
+    lowered(&folder);
+    for (file, head) in [(example("model.pt2"), b"etir"), (folder.path("a.pte"), b"pte ")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_etx"))
+            .args(args!["print", file])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut start = [0; 4];
+        child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+        assert_eq!(&start, head);
+        // Standard output is closed now, long before all was written.
+        let done = child.wait_with_output().unwrap();
+        assert_eq!((done.status.code(), String::from_utf8(done.stderr).unwrap().as_str()), (Some(0), ""));
+    }
 }
 
 #[test]
@@ -298,4 +302,27 @@ fn a_full_standard_output_is_a_failure() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let done = Done::of(Command::new(env!("CARGO_BIN_EXE_etx")).arg("ops").stdout(full));
     assert!(done.bad().starts_with("error: cannot write to standard output: "));
+}
+
+/// A program whose size has no upper bound.
+const OPEN: &str = "etir 1
+method \"forward\" functional {
+  symbol s0 [1..]
+  input %x : f32[2, s0] = user
+  %y : f32[2, s0] = aten.neg.default(%x)
+  return %y
+}
+";
+
+#[test]
+fn sizes_without_an_upper_bound_are_planned_for_and_reported() {
+    let folder = Folder::new();
+    folder.write("open.etir", OPEN);
+    for (more, size) in [(Vec::new(), 4096), (args!["--max-size", "64"].to_vec(), 64)] {
+        folder.etx(args!["lower", "open.etir", "-o", "a.pte", "--report", "r.json"].into_iter().chain(more)).good();
+        let open = json(fs::read(folder.path("r.json")).unwrap())["unbounded"].clone();
+        assert_eq!(open, serde_json::json!([{ "method": "forward", "input": "x", "dim": 1, "symbol": "s0" }]));
+        let shown = folder.etx(args!["inspect", "a.pte"]).good();
+        assert!(shown.contains(&format!("{size}]")), "{shown}");
+    }
 }

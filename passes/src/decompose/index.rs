@@ -232,7 +232,8 @@ pub(super) fn scatter(site: &mut Site<'_>) -> Result {
     if t.rank() == 0 || empty(&sizes) || empty(&counts) {
         return Ok(None);
     }
-    let (Some(lengths), Some(widths)) = (counts.iter().map(|n| site.size(n)).collect(), sizes.iter().map(|n| site.size(n)).collect()) else {
+    let (Some(lengths), Some(widths)) = (counts.iter().map(|n| site.size(n)).collect(), sizes.iter().map(|n| site.size(n)).collect())
+    else {
         return Ok(None);
     };
     let (lengths, widths): (Vec<Arg>, Vec<Arg>) = (lengths, widths);

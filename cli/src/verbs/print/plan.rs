@@ -23,7 +23,7 @@ pub(super) fn print(pte: &PteFile, only: Option<&str>, out: &mut dyn Write) -> R
         method(plan, out)?;
         for (i, delegate) in plan.delegates.iter().enumerate() {
             writeln!(out, "\ndelegate {i} of {:?}:", plan.name)?;
-            payload(pte, delegate, out).map_err(|e| Failure { text: format!("method {:?}, delegate {i}: {}", plan.name, e.text), ..e })?;
+            payload(pte, delegate, out).map_err(|e| e.within(format_args!("method {:?}, delegate {i}", plan.name)))?;
         }
     }
     Ok(())
