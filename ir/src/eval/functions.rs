@@ -227,13 +227,7 @@ pub(super) fn ndtr(x: f64) -> f64 {
 }
 
 pub(super) fn heaviside(x: f64, at_zero: f64) -> f64 {
-    if x == 0.0 {
-        at_zero
-    } else if x.is_nan() {
-        x
-    } else {
-        f64::from(u8::from(x > 0.0))
-    }
+    if x == 0.0 { at_zero } else { f64::from(u8::from(x > 0.0)) }
 }
 
 pub(super) fn copysign(a: f64, b: f64) -> f64 {

@@ -445,15 +445,13 @@ pub(super) fn one_hot(c: &Call) -> Results {
 pub(super) fn embedding_bag(c: &Call) -> Results {
     let (table, indices) = (c.tensor("weight")?, c.tensor("indices")?.to::<i64>());
     let mut starts: Vec<i64> = c.tensor("offsets")?.to::<i64>();
-    if c.flag("include_last_offset") {
-        starts.pop();
-    }
+    let last = if c.flag("include_last_offset") { starts.pop() } else { None }.unwrap_or(indices.len() as i64);
     let weights = c.maybe_tensor("per_sample_weights")?.map(|w| w.to::<f64>());
     let (padding, mode, width) = (c.int_or("padding_idx", -1)?, c.int("mode")?, table.size(1));
     let rows = table.to::<f64>();
     let (mut out, mut bag_of, mut sizes) = (Vec::new(), vec![0i64; indices.len()], Vec::new());
     for (bag, &start) in starts.iter().enumerate() {
-        let end = starts.get(bag + 1).copied().unwrap_or(indices.len() as i64);
+        let end = starts.get(bag + 1).copied().unwrap_or(last);
         let mut sum: Option<Vec<f64>> = None;
         let mut used = 0i64;
         for i in start.max(0) as usize..end.max(0) as usize {

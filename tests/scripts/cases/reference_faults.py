@@ -159,3 +159,65 @@ class nothing_at_all(nn.Module):
         none = x[:, 3:]
         self.seen.add_(1.0)
         return none.logsumexp(-1), none.sum(-1), F.linear(none, self.weight), none.softmax(-1), none.exp(), self.seen * 2
+
+
+@case(steps=lambda: [call(torch.tensor([[3.0, -1.0, 2.0], [0.0, 9.0, -4.0]]))], reference_wrong="positions are unsigned inside the delegate, so their negatives wrap")
+def positions_are_signed(self, x):
+    """Arithmetic below zero on what argmax, argsort, topk and sort return."""
+    return (-x.argmax(1), x.argmin() - 5, -x.argsort(1), x.topk(2).indices - 4, x.sort(1).indices * -1, x.max(1).indices - 7, (x.argmax(1) - 2).float(), (x.argmin(1) - 2) // 2)
+
+
+@case(steps=lambda: [call(torch.zeros(2, 3), torch.tensor([1, -2, 3]), torch.tensor(2.75))], reference_wrong="copy takes the source as it is")
+def copy_takes_shape_and_type_of_the_destination(self, x, row, number):
+    """A copy broadcasts to the destination and is cast to its type."""
+    whole = torch.zeros(2, 3, dtype=torch.int64)
+    return x.clone().copy_(row), whole.copy_(number), torch.ops.aten.copy(x, row), torch.ops.aten.copy(row, number)
+
+
+@case(steps=lambda: [call(torch.randn(2, 5, 6), torch.randn(2, 7))], rtol=1e-4, atol=1e-4, reference_wrong="it compiles and then fails when run")
+class unbatched_convolution(nn.Module):
+    """Convolutions and pooling of a single sample without a batch axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.plane, self.line, self.up = nn.Conv2d(2, 3, 2), nn.Conv1d(2, 3, 3, padding=1), nn.ConvTranspose2d(2, 3, 2, stride=2)
+
+    def forward(self, x, y):
+        return self.plane(x), self.line(y), self.up(x), F.max_pool2d(x, 2), F.avg_pool1d(y, 3)
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 4, 4, dtype=torch.bfloat16), torch.randn(2, 3, 5, dtype=torch.float16))], rtol=1e-2, atol=1e-2,
+      reference_wrong="eps is a constant in single precision, which makes everything after it single")
+class batch_norm_in_halves(nn.Module):
+    """Batch normalisation of half types stays in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.plane, self.line = nn.BatchNorm2d(3).bfloat16(), nn.BatchNorm1d(3).half()
+        for norm in (self.plane, self.line):
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+
+    def forward(self, x, y):
+        return self.plane(x), self.line(y), self.plane(x) * 3 - x
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 4), torch.randn(()))], reference_wrong="no axes are no reduction, and a reduction over everything drops the kept axes")
+def reductions_over_no_axes(self, x, scalar):
+    """An empty list of axes, or none, is all of them; kept where that is asked for."""
+    return (x.logsumexp((), keepdim=True), x.sum(()), x.mean((), keepdim=True), x.amax(()), x.sum(None, keepdim=True), x.mean(None, keepdim=True), x.var(None, keepdim=True), scalar.logsumexp(()),
+            scalar.logsumexp(0), x.argmax(keepdim=True), x.all(), torch.linalg.vector_norm(x, keepdim=True))
+
+
+@case(steps=lambda: [call(torch.randn(2, 4), torch.rand(3, 4) + 0.5)], reference_wrong="the weight's shape is not looked at")
+def rms_norm_with_a_matrix_of_weights(self, x, w):
+    """What looks like RMSNorm with a weight of two axes is none."""
+    normal = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+    return normal[:, None] * w, normal * w[:1], normal * w[0]
+
+
+@case(steps=lambda: [call(torch.randn(0, 3), torch.arange(3))], reference_wrong="full, arange and repeat cannot make tensors without elements")
+def nothing_made(self, x, i):
+    """New tensors without elements: full, arange, repeated, repeated each, of a scatter, of a triangle."""
+    return (x.new_full((0, 2), 3.0), torch.arange(0), x.repeat(2, 2), i.repeat(0, 2), x.repeat_interleave(2, 0), i[:0].repeat_interleave(3), x.tril(), torch.cat([x, x.new_ones(0, 3)]), x.new_zeros(2, 0) @ x,
+            F.one_hot(i[:0], 4), x.cumsum(0), x.sort(1).values, torch.zeros(0).sum() + x.sum())

@@ -9,7 +9,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "keep a result of fixed size: torch.where, masked_fill or masked_scatter",
     ),
     (
-        "mode histc histogram.bin_ct histogram.bins_tensor",
+        "mode histogram.bin_ct histogram.bins_tensor",
         "MLX does not count equal values",
         "compare with each value that matters and sum, or leave it to the program around",
     ),
