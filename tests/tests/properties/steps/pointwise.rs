@@ -152,6 +152,8 @@ pub(super) fn pair(m: &mut Maker) -> Made {
     let values = match name {
         // Where the result jumps, both must be what they are.
         "atan2.default" | "copysign.Tensor" | "xlogy.Tensor" | "heaviside.default" if !exact => return None,
+        // Of integers torch has none.
+        "hypot.default" if !dtype.is_float() && !m.ty(b.id).dtype.is_float() => return None,
         _ => m.call(&format!("aten.{name}"), args![a.id, b.id])?,
     };
     let rounded = matches!(name, "atan2.default" | "hypot.default" | "logaddexp.default" | "xlogy.Tensor");
