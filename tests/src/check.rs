@@ -56,6 +56,8 @@ pub enum Stage {
     Refused,
     /// A larger file than the reference's, of a model.
     Size,
+    /// A quantised constant of other bytes than the reference's.
+    Constants,
     /// The file could not be opened, or a method not loaded.
     Open,
     /// A call failed.
@@ -68,8 +70,18 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the order they come.
-    pub const ALL: [Stage; 9] =
-        [Stage::Case, Stage::Lower, Stage::Partitions, Stage::Refused, Stage::Size, Stage::Open, Stage::Run, Stage::Compare, Stage::Panic];
+    pub const ALL: [Stage; 10] = [
+        Stage::Case,
+        Stage::Lower,
+        Stage::Partitions,
+        Stage::Refused,
+        Stage::Size,
+        Stage::Constants,
+        Stage::Open,
+        Stage::Run,
+        Stage::Compare,
+        Stage::Panic,
+    ];
 
     /// Its name in the table.
     pub fn name(self) -> &'static str {
@@ -79,6 +91,7 @@ impl Stage {
             Stage::Partitions => "partitions",
             Stage::Refused => "refused",
             Stage::Size => "size",
+            Stage::Constants => "constants",
             Stage::Open => "open",
             Stage::Run => "run",
             Stage::Compare => "compare",
@@ -168,6 +181,7 @@ fn guarded(case: &Case, calls: &BTreeMap<String, Vec<Step>>, scratch: &Path, out
         if let Some(path) = file_of(case, scratch, outcome) {
             outcome.bytes = std::fs::metadata(&path).ok().map(|m| m.len());
             no_larger(case, outcome);
+            same_constants(case, &path, outcome);
             run(case, calls, &path, outcome);
         }
     });
@@ -247,6 +261,26 @@ fn no_larger(case: &Case, outcome: &mut Outcome) {
         && bytes > limit
     {
         outcome.fail(Stage::Size, format!("{bytes} bytes, the reference's file has {limit}"));
+    }
+}
+
+/// Constants of models that both files name have the same bytes, and packed weights of the reference are in both.
+fn same_constants(case: &Case, path: &Path, outcome: &mut Outcome) {
+    let Some(reference) = case.reference.as_ref().and_then(|r| r.file.as_ref()) else { return };
+    if outcome.variant == Variant::Reference || case.group != "models" {
+        return;
+    }
+    match (driver::stored(path), driver::stored(&case.file(reference))) {
+        (Ok(ours), Ok(theirs)) => {
+            for (name, bytes) in &theirs {
+                match ours.get(name) {
+                    Some(ours) if ours != bytes => outcome.fail(Stage::Constants, format!("{name} is not as the reference packs it")),
+                    None if name.ends_with("_to_packed") => outcome.fail(Stage::Constants, format!("{name} is not there")),
+                    _ => {}
+                }
+            }
+        }
+        (Err(e), _) | (_, Err(e)) => outcome.fail(Stage::Constants, e),
     }
 }
 

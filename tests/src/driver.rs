@@ -87,7 +87,12 @@ pub fn lower_quantized(program: &Path, rules: &str, out: &Path) -> Result<BTreeM
     let options = etx::passes::Options::verified();
     let rules = rules.parse().map_err(|e: etx::ir::error::Error| text(&e))?;
     etx::Lowering::mlx().options(options).quantize(rules).run(program).map_err(|e| text(&e))?.write(out).map_err(|e| text(&e))?;
-    let file = etx::serializer::pte::PteFile::open(out).map_err(|e| text(&e))?;
+    stored(out)
+}
+
+/// The tensors that a file names, by key without the number of the delegate.
+pub fn stored(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let file = etx::serializer::pte::PteFile::open(path).map_err(|e| e.to_string())?;
     let mut found = BTreeMap::new();
     for entry in &file.program().named_data {
         let bytes = file.named_data(&entry.key).map(|w| w.bytes()).ok_or_else(|| format!("no bytes under {}", entry.key))?;
