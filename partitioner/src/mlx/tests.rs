@@ -214,21 +214,37 @@ fn one_value_returned_twice_and_an_input_returned_cost_no_slots() {
     assert_eq!(main_names(&p), ["Neg"]);
 }
 
+/// Why the only refused node of a program is.
+fn refused(text: &str) -> String {
+    let program = text::parse(text, &mut NoFiles).unwrap();
+    let method = &program.methods[0];
+    let division = divide(method, &Mlx::new().verdicts(&program, method));
+    let [(_, refusal)] = division.refused.as_slice() else { panic!("one refusal") };
+    refusal.to_string()
+}
+
 #[test]
 fn a_refusal_says_what_is_in_the_way() {
-    let program = text::parse(
+    let refusal = refused(
         "etir 1\nmethod \"forward\" functional {
            input %x : f64[2] = user
            %y : f64[2] = aten.neg.default(%x)
            return %y
          }",
-        &mut NoFiles,
-    )
-    .unwrap();
-    let method = &program.methods[0];
-    let division = divide(method, &Mlx::new().verdicts(&program, method));
-    let [(_, refusal)] = division.refused.as_slice() else { panic!("one refusal") };
-    assert!(refusal.to_string().contains("%x f64[2]") && refusal.to_string().contains("float32"), "{refusal}");
+    );
+    assert!(refusal.contains("%x f64[2]") && refusal.contains("float32"), "{refusal}");
+}
+
+#[test]
+fn attention_with_dropout_is_refused_where_the_reference_aborts() {
+    let refusal = refused(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f32[1, 2, 3, 4] = user
+           %y : f32[1, 2, 3, 4] = aten.scaled_dot_product_attention.default(%x, %x, %x, None, 0.5)
+           return %y
+         }",
+    );
+    assert!(refusal.contains("without dropout") && refusal.contains("eval mode"), "{refusal}");
 }
 
 const KERNEL: &str = "weight @0 \"kernel\" f32[2,2,1,1] inline 0x0000803f000000000000000000000040\nweight @1 \"line\" f32[1,2,1,1] inline 0x0000803f00000040\n";
