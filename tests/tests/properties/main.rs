@@ -85,7 +85,7 @@ fn lowered_programs_compute_what_they_say() {
         println!("  refused ({n}): {why}");
     }
     assert!(wrong.is_empty(), "{} programs differ:\n\n{}", wrong.len(), wrong.join("\n"));
-    assert!(agree > no, "more calls were refused than programs agree");
+    assert!(agree > 4 * no, "more than one call in five was refused");
 }
 
 #[test]
