@@ -234,6 +234,18 @@ pub(super) fn norm_of(x: &[f64], p: f64) -> f64 {
     }
 }
 
+/// Norms of vectors along the axes, in a type.
+///
+/// # Errors
+/// When there is nothing to measure and the order has no value for that.
+fn norms(t: &Tensor, axes: &[usize], keep: bool, d: DType, p: f64) -> Result<Tensor, Error> {
+    let (nothing, some) = (axes.iter().any(|&a| t.size(a) == 0), (0..t.rank()).all(|a| axes.contains(&a) || t.size(a) > 0));
+    if nothing && some && (p < 0.0 || p == f64::INFINITY) {
+        return Err(bad(format!("the norm of order {p} of no elements")));
+    }
+    fold(t, axes, keep, d, |x: &[f64]| norm_of(x, p))
+}
+
 /// Vector norms; the order's argument has several names.
 pub(super) fn norm(c: &Call) -> Results {
     let t = c.first()?;
@@ -245,9 +257,9 @@ pub(super) fn norm(c: &Call) -> Results {
     let (axes, keep) = (axes(c, t.rank())?, c.flag("keepdim"));
     if t.dtype().is_complex() {
         let modulus = super::pointwise::map(&t, to_real(d), |[a, b]: [f64; 2]| a.hypot(b))?;
-        return one(fold(&modulus, &axes, keep, to_real(d), |x: &[f64]| norm_of(x, p))?);
+        return one(norms(&modulus, &axes, keep, to_real(d), p)?);
     }
-    one(fold(&t.cast(d)?, &axes, keep, d, |x: &[f64]| norm_of(x, p))?)
+    one(norms(&t.cast(d)?, &axes, keep, d, p)?)
 }
 
 /// The norm of a difference.
@@ -256,7 +268,7 @@ pub(super) fn dist(c: &Call) -> Results {
     let difference = super::arithmetic::add_scaled([a, b], Number::Int(-1))?;
     let all: Vec<usize> = (0..difference.rank()).collect();
     let p = c.float_or("p", 2.0)?;
-    one(fold(&difference, &all, false, difference.dtype(), |x: &[f64]| norm_of(x, p))?)
+    one(norms(&difference, &all, false, difference.dtype(), p)?)
 }
 
 /// Norms of vectors, or of matrices where the order and two dimensions ask for them.
@@ -267,7 +279,7 @@ pub(super) fn any_norm(c: &Call, matrix: bool) -> Results {
     let matrix = matrix || (axes.len() == 2 && (c.given("dim") || t.rank() == 2));
     if fro || !matrix {
         let p = if fro { 2.0 } else { c.float("ord")? };
-        return one(fold(&t, &axes, c.flag("keepdim"), c.dtype("dtype").unwrap_or(t.dtype()), |x: &[f64]| norm_of(x, p))?);
+        return one(norms(&t, &axes, c.flag("keepdim"), c.dtype("dtype").unwrap_or(t.dtype()), p)?);
     }
     let (order, &[rows, columns]) = (c.float("ord")?, axes.as_slice()) else { return Err(bad("two dimensions")) };
     let (summed, left) = match order.abs() {

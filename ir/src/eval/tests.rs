@@ -87,6 +87,26 @@ fn buffers_keep_what_is_written_until_reset_and_swap_without_mixing() {
 }
 
 #[test]
+fn norms_of_nothing_have_a_value_where_their_order_gives_one() {
+    let norm = |order: f64, shape: &[usize], dim: i64| {
+        let mut g = Graph::new();
+        let x = g.add_input("x", ty(&shape.iter().map(|n| *n as i64).collect::<Vec<_>>()));
+        let args = vec![x.into(), order.into(), vec![dim].into(), true.into(), Arg::None];
+        let node = g.append(OpId::lookup("aten.linalg_vector_norm.default").unwrap(), args, "n", vec![("v", Type::None)], None);
+        let y = g.node(node).outputs[0];
+        g.set_outputs(vec![y.into()]);
+        Session::default().run(&g, vec![Value::Tensor(f32s(shape, &[]))]).map(|v| tensor(&v[0]).1)
+    };
+    for (order, value) in
+        [(0., Some(0.)), (0.5, Some(0.)), (1., Some(0.)), (2., Some(0.)), (-1., None), (f64::INFINITY, None), (f64::NEG_INFINITY, None)]
+    {
+        assert_eq!(norm(order, &[0], 0).ok(), value.map(|v| vec![v]), "of order {order}");
+        assert_eq!(norm(order, &[0, 3], 0).ok(), value.map(|v| vec![v; 3]), "of order {order}");
+        assert_eq!(norm(order, &[0, 3], 1).ok(), Some(Vec::new()), "of order {order}");
+    }
+}
+
+#[test]
 fn errors_name_the_node_and_what_is_wrong() {
     let run = |target: &str, args: &dyn Fn(Arg) -> Vec<Arg>, result: &[i64]| {
         let mut g = Graph::new();

@@ -180,6 +180,8 @@ fn batch_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     let (mean, var) = (cx.tensor(call.value("running_mean")?)?, cx.tensor(call.value("running_var")?)?);
     let (weight, bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);
+    // torch computes halves in single precision and rounds once: statistics that are single make all after them so.
+    let (mean, var) = (cx.cast(mean, DType::Float32)?, cx.cast(var, DType::Float32)?);
     let eps = cx.scalar(call.float_or("eps", 1e-5)?, cx.dtype(var))?;
     let variance = cx.temp(|out| Instr::Add { a: var, b: eps, out });
     let mut scale = cx.temp(|out| Instr::Rsqrt { x: variance, out });
