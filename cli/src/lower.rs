@@ -190,6 +190,7 @@ impl<'p> Lowering<'p> {
                 package.named_data.extend(d.named_data.into_iter().map(|(key, data)| NamedBlob { key, data, alignment: 16 }));
             }
         }
+        report.separate_state = package::separate_state(&program);
         report.seconds.partition = start.elapsed().as_secs_f64();
         if report.refused().next().is_some() {
             return Err(Error::Refused(Box::new(report)));
@@ -253,6 +254,9 @@ pub struct Report {
     pub methods: Vec<MethodReport>,
     /// Sizes of inputs for which the program gives no upper bound.
     pub unbounded: Vec<Unbounded>,
+    /// State that several methods have, each for itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub separate_state: Vec<SeparateState>,
     /// What the passes did, in the order in which each first ran.
     pub passes: Vec<PassSummary>,
     /// Weights that were quantised, in the order in which methods use them.
@@ -313,6 +317,18 @@ pub struct SharedWeight {
     pub bytes: u64,
     /// Bytes that its further copies would have taken.
     pub saved_bytes: u64,
+}
+
+/// A buffer that a method writes to and others have, too. A delegate's state is its own, so what one method writes no other one sees
+/// unless the caller carries it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeparateState {
+    /// The buffer.
+    pub name: String,
+    /// The methods that write to it.
+    pub writers: Vec<String>,
+    /// The methods that only read it: what it was when the program was lowered.
+    pub readers: Vec<String>,
 }
 
 /// A size that an input leaves open upwards.

@@ -1,12 +1,14 @@
 //! From delegates and the method around them to what the writer takes.
 
+use std::collections::BTreeMap;
+
 use etx_ir::graph::{Arg, TensorType, Type, ValueId};
-use etx_ir::program::{InputKind, Method, OutputKind, Program};
+use etx_ir::program::{InputKind, Method, OutputKind, Program, WeightId};
 use etx_ir::sym::Expr;
 use etx_partitioner::backend::{Delegate, Payload};
 use etx_serializer::emit;
 
-use crate::lower::{Error, Unbounded};
+use crate::lower::{Error, SeparateState, Unbounded};
 
 /// Sizes of the inputs that have no upper bound, each once.
 pub(crate) fn unbounded(method: &Method) -> Vec<Unbounded> {
@@ -24,6 +26,24 @@ pub(crate) fn unbounded(method: &Method) -> Vec<Unbounded> {
         }
     }
     found
+}
+
+/// State that a method writes to and other methods have, too.
+pub(crate) fn separate_state(program: &Program) -> Vec<SeparateState> {
+    let mut found = BTreeMap::<WeightId, (Vec<String>, Vec<String>)>::new();
+    for method in &program.methods {
+        for (i, input) in method.inputs.iter().enumerate() {
+            let weight = match input.kind {
+                InputKind::Buffer { weight, .. } | InputKind::Parameter(weight) => weight,
+                _ => continue,
+            };
+            let written = method.outputs.iter().any(|o| matches!(o, OutputKind::StateMutation(n) if *n as usize == i));
+            let (writers, readers) = found.entry(weight).or_default();
+            if written { writers } else { readers }.push(method.name.to_string());
+        }
+    }
+    let apart = found.into_iter().filter(|(_, (writers, readers))| !writers.is_empty() && writers.len() + readers.len() > 1);
+    apart.map(|(weight, (writers, readers))| SeparateState { name: program.weight(weight).name.to_string(), writers, readers }).collect()
 }
 
 /// Describes one method, all of whose nodes are in delegates; sizes without an upper bound are taken to be at most `max_size`.

@@ -226,6 +226,14 @@ impl Opts {
                 open.method, open.dim, open.input, open.symbol, self.max_size
             ));
         }
+        for state in &report.separate_state {
+            let (writers, readers) = (state.writers.join(", "), state.readers.join(", "));
+            let rest = match state.readers.as_slice() {
+                [] => "each has its own, and none sees what another writes".to_owned(),
+                _ => format!("read as it is now by {readers}"),
+            };
+            progress.done(format_args!("note: {}: written by {writers}; {rest}", state.name));
+        }
         self.account(report, load, out)
     }
 

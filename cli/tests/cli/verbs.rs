@@ -305,6 +305,38 @@ fn a_full_standard_output_is_a_failure() {
 }
 
 /// A program whose size has no upper bound.
+const STATE: &str = "etir 1
+
+weight @0 \"total\" f32[1] inline 0x0000803f
+
+method \"write\" functional {
+  input %total : f32[1] = buffer @0
+  input %x : f32[1] = user
+  %new : f32[1] = aten.add.Tensor(%total, %x)
+  return %new as state %total, %new
+}
+
+method \"read\" functional {
+  input %total : f32[1] = buffer @0
+  input %x : f32[1] = user
+  %y : f32[1] = aten.mul.Tensor(%total, %x)
+  return %y
+}
+";
+
+#[test]
+fn state_of_several_methods_is_reported_where_the_reference_is_silent() {
+    let folder = Folder::new();
+    folder.write("state.etir", STATE);
+    let state = |file: &str| {
+        folder.etx(args!["lower", file, "-o", "a.pte", "--report", "r.json"]).good();
+        json(fs::read(folder.path("r.json")).unwrap())["separate_state"].clone()
+    };
+    assert_eq!(state("state.etir"), serde_json::json!([{ "name": "total", "writers": ["write"], "readers": ["read"] }]));
+    folder.write("both.etir", STATE.replace("return %y", "return %y as state %total, %y"));
+    assert_eq!(state("both.etir"), serde_json::json!([{ "name": "total", "writers": ["write", "read"], "readers": [] }]));
+}
+
 const OPEN: &str = "etir 1
 method \"forward\" functional {
   symbol s0 [1..]

@@ -94,6 +94,40 @@ fn sizes_known_from_a_call_keep_that_call_in_the_partition() {
 }
 
 #[test]
+fn the_item_of_a_narrow_type_is_widened_where_the_reference_reads_beyond_it() {
+    let read = |dtype: &str, number: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               symbol u0 [1..4]
+               input %x : f32[6] = user
+               input %n : {dtype}[] = user
+               %i : {number} = aten.item.default(%n)
+               %y : f32[u0] = aten.slice.Tensor(%x, 0, 0, %i, 1)
+               return %y
+             }}"
+        ));
+        main_names(&p).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for dtype in ["u8", "i8"] {
+        assert_eq!(read(dtype, "int(u0)"), ["AsType", "ItemInt", "Slice"]);
+    }
+    for dtype in ["i32", "i64"] {
+        assert_eq!(read(dtype, "int(u0)"), ["ItemInt", "Slice"]);
+    }
+    let (_, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           input %logits : f32[1, 8] = user
+           input %t : f32[] = user
+           input %k : i64[] = user
+           input %p : f32[] = user
+           %y : i64[1] = mlx.sample.default(%logits, %t, %k, %p)
+           return %y
+         }",
+    );
+    assert_eq!(main_names(&p)[..3], ["Greater", "AsType", "ItemInt"], "the condition is a truth value");
+}
+
+#[test]
 fn a_mask_that_may_hide_every_key_gives_zeros_there() {
     let attend = |mask: &str| {
         let (_, p) = lowered(&format!(

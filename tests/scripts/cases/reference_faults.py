@@ -221,3 +221,47 @@ def nothing_made(self, x, i):
     """New tensors without elements: full, arange, repeated, repeated each, of a scatter, of a triangle."""
     return (x.new_full((0, 2), 3.0), torch.arange(0), x.repeat(2, 2), i.repeat(0, 2), x.repeat_interleave(2, 0), i[:0].repeat_interleave(3), x.tril(), torch.cat([x, x.new_ones(0, 3)]), x.new_zeros(2, 0) @ x,
             F.one_hot(i[:0], 4), x.cumsum(0), x.sort(1).values, torch.zeros(0).sum() + x.sum())
+
+
+@case(steps=lambda: [call(torch.tensor([1.0, -2.0]), torch.tensor(a), torch.tensor(b)) for a, b in ((True, True), (False, True), (True, False))],
+      reference_wrong="what a branch made is overwritten by the next branch of the program")
+def two_conditions(self, x, first, second):
+    """Branches beside one another and inside one another: each result stays what it is."""
+    one = torch.cond(first, lambda x: x + 1, lambda x: x * 2, (x,))
+    three = torch.cond(second, lambda x: x + 3, lambda x: x * 4, (x,))
+    inner = torch.cond(first, lambda x: torch.cond(second, lambda x: x.exp(), lambda x: -x, (x,)), lambda x: x - 1, (x,))
+    return one + three, one, inner
+
+
+@case(steps=lambda: [call(torch.tensor([0.5, -1.0])) for _ in range(2)], reference_wrong="state whose bytes equal those of a constant does not load")
+class state_equal_to_a_constant(nn.Module):
+    """Two states and a constant that are alike at first: only what is written to changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fixed = nn.Parameter(torch.tensor([1.0, 2.0]))
+        self.register_buffer("seen", torch.tensor([1.0, 2.0]))
+        self.register_buffer("other", torch.tensor([1.0, 2.0]))
+
+    def forward(self, x):
+        before = self.seen * self.fixed
+        self.seen.add_(x)
+        self.other.mul_(self.fixed)
+        return before, self.seen - self.fixed, self.other + x
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 4, dtype=torch.bfloat16) + 40, torch.tensor([40.0, 39.5, 41.0]).bfloat16(), torch.rand(3).bfloat16() + 0.01, torch.randn(3).bfloat16(), torch.randn(3).bfloat16())],
+      rtol=1e-2, atol=1e-2, reference_wrong="eps is a constant in single precision, which makes everything after it single")
+def batch_norm_by_given_statistics_in_halves(self, x, mean, var, weight, bias):
+    """Statistics of half types that are no weights: centred and scaled in single precision, rounded once."""
+    y = F.batch_norm(x, mean, var, weight, bias)
+    return y, y + x, F.batch_norm(x, mean, var)
+
+
+@case(steps=lambda: [call(torch.randn(2, 3), torch.randint(-100, 100, (2, 3)))],
+      rtol=1e-3,  # one output is float16
+      reference_wrong="result types of sums are ignored, corrections are cut to integers")
+def reductions_in_another_type(self, x, i):
+    """Sums and products in another type; corrections with a fraction; variances in the old spelling."""
+    return (i.sum(1, dtype=torch.float32), i.sum(dtype=torch.int32), x.sum(0, dtype=torch.float16), i.prod(1, dtype=torch.float32), i.float().mean(1), x.mean(0, dtype=torch.float32),
+            x.var(1, correction=0.5), x.std((0, 1), correction=1.5), torch.ops.aten.var.dim(x, [1], False), torch.ops.aten.std.dim(x, [0], True, True), x.to(torch.int32).sum(0, keepdim=True))

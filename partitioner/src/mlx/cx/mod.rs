@@ -535,6 +535,14 @@ impl<'a> Cx<'a> {
         Ok(self.once(x, to.name(), |out| Instr::AsType { x, out, scalar_type: to }))
     }
 
+    /// The number in a slot of one element. MLX reads the first four bytes, whatever the type: a narrower one is widened before.
+    pub(crate) fn item(&mut self, x: Tid) -> Res<Vid> {
+        let x = if self.dtype(x).size() < 4 { self.cast(x, DType::Int32)? } else { x };
+        let out = self.fresh_value();
+        self.push(Instr::ItemInt { x, out });
+        Ok(out)
+    }
+
     /// Says that a slot holds a value, cast to the type that torch declares where MLX's differs.
     pub(crate) fn bind(&mut self, v: ValueId, t: Tid) -> Res {
         let Some(ty) = self.graph.tensor(v) else {

@@ -46,9 +46,7 @@ fn sorted<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<IntOrVid> {
         return condition(cx, &made.ty("x")?.shape[0].clone(), made.int("sort_cutoff")?);
     }
     let x = cx.tensor(v)?;
-    let out = cx.fresh_value();
-    cx.push(Instr::ItemInt { x, out });
-    Ok(out.into())
+    Ok(cx.item(x)?.into())
 }
 
 /// Not zero from `cutoff` rows on.
@@ -231,9 +229,7 @@ fn scatter_outputs<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         Some(c) => condition(cx, &c.ty("x")?.shape[0].clone(), c.int("sort_cutoff")?)?,
         None => {
             let x = cx.tensor(flag)?;
-            let out = cx.fresh_value();
-            cx.push(Instr::ItemInt { x, out });
-            out.into()
+            cx.item(x)?.into()
         }
     };
     let inverse = cx.tensor(call.value("inv_order")?)?;

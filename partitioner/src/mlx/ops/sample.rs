@@ -25,15 +25,12 @@ fn sample<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let shape = cx.dims(&ty.shape)?;
     let zero = cx.scalar(0.0, cx.dtype(temperature))?;
     let warm = cx.temp(|out| Instr::Greater { a: temperature, b: zero, out });
-    let cond = cx.fresh_value();
-    cx.push(Instr::ItemInt { x: warm, out: cond });
+    let cond = cx.item(warm)?;
     let seed = if call.is_none("seed") {
         None
     } else {
         let x = cx.tensor(call.value("seed")?)?;
-        let out = cx.fresh_value();
-        cx.push(Instr::ItemInt { x, out });
-        Some(out)
+        Some(cx.item(x)?)
     };
     let result = cx.fresh_of(DType::UInt32);
     let then_chain_idx = cx.in_chain(|cx| {
@@ -85,8 +82,7 @@ fn without(cx: &mut Cx<'_>, drop: Tid, y: Tid) -> Res<Tid> {
 fn keep_top_k(cx: &mut Cx<'_>, scores: Tid, top_k: Tid, vocabulary: i64) -> Res<Tid> {
     let most = cx.scalar(vocabulary as f64, DType::Int64)?;
     let k = cx.temp(|out| Instr::Minimum { a: top_k, b: most, out });
-    let (count, last) = (cx.fresh_value(), cx.fresh_value());
-    cx.push(Instr::ItemInt { x: k, out: count });
+    let (count, last) = (cx.item(k)?, cx.fresh_value());
     cx.push(Instr::SubtractInt { a: count.into(), b: IntOrVid::Int(1), out: last });
     let sorted = falling(cx, scores);
     let kth = cx.temp(|out| Instr::Take { x: sorted, out, index: last.into(), axis: -1 });

@@ -4,7 +4,6 @@
 //! so the nodes that made it emit nothing themselves.
 
 use etx_ir::graph::Type;
-use etx_ir::mlx::Instr;
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};
@@ -43,8 +42,7 @@ fn item<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         return Err(call.refuse("self", "only integers can be taken out of a tensor"));
     }
     let x = cx.tensor(call.value("self")?)?;
-    let out = cx.fresh_value();
-    cx.push(Instr::ItemInt { x, out });
+    let out = cx.item(x)?;
     if matches!(e, Expr::Int(_)) {
         return Ok(());
     }
