@@ -262,54 +262,75 @@ pub(super) fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
     cx.chains[0] = kept;
 }
 
-/// Numbers temporaries from `base` on; one is free for reuse after the last instruction of the main chain that touches
-/// it. Those that other chains touch keep their number: which instruction runs when is not known there.
+/// Numbers temporaries from `base` on; one is free for reuse after the last place that touches it. Branches count as if they ran
+/// one after the other, a loop as one place.
 fn number_temps(cx: &Cx<'_>, base: u32, renumber: &mut HashMap<u32, u32>) -> u32 {
+    let mut touched: Vec<Vec<u32>> = Vec::new();
+    note_places(cx, 0, renumber, &mut touched);
     let mut last: HashMap<u32, usize> = HashMap::new();
-    let mut fixed: BTreeSet<u32> = BTreeSet::new();
-    let is_temp = |t: u32, renumber: &HashMap<u32, u32>| !renumber.contains_key(&t);
-    for (c, chain) in cx.chains.iter().chain(std::iter::once(&cx.init)).enumerate() {
-        for (i, instr) in chain.iter().enumerate() {
-            instr.visit_slots(|s, _| {
-                if let SlotRef::Tensor(t) = s
-                    && is_temp(t.0, renumber)
-                {
-                    if c == 0 {
-                        last.insert(t.0, i);
-                    } else {
-                        fixed.insert(t.0);
-                    }
-                }
-            });
-        }
+    for (i, temps) in touched.iter().enumerate() {
+        last.extend(temps.iter().map(|&t| (t, i)));
     }
     let mut count = 0;
-    for &t in &fixed {
-        renumber.insert(t, base + count);
-        count += 1;
-    }
     let mut free: BTreeSet<u32> = BTreeSet::new();
-    for (i, instr) in cx.chains[0].iter().enumerate() {
-        let mut done: Vec<u32> = Vec::new();
-        instr.visit_slots(|s, _| {
-            if let SlotRef::Tensor(t) = s
-                && (is_temp(t.0, renumber) || last.contains_key(&t.0))
-                && !fixed.contains(&t.0)
-            {
-                let n = *renumber.entry(t.0).or_insert_with(|| {
-                    free.pop_first().unwrap_or_else(|| {
-                        count += 1;
-                        base + count - 1
-                    })
-                });
-                if last.get(&t.0) == Some(&i) {
-                    done.push(n);
-                }
-            }
+    let mut at_start = Vec::new();
+    cx.init.iter().for_each(|instr| note_temps(cx, instr, renumber, &mut at_start));
+    for t in at_start {
+        renumber.entry(t).or_insert_with(|| {
+            count += 1;
+            base + count - 1
         });
+    }
+    for (i, temps) in touched.iter().enumerate() {
+        let mut done: Vec<u32> = Vec::new();
+        for &t in temps {
+            let n = *renumber.entry(t).or_insert_with(|| {
+                free.pop_first().unwrap_or_else(|| {
+                    count += 1;
+                    base + count - 1
+                })
+            });
+            if last.get(&t) == Some(&i) {
+                done.push(n);
+            }
+        }
         free.extend(done);
     }
     count
+}
+
+/// The temporaries that each instruction of a chain touches, and of the chains that it runs.
+fn note_places(cx: &Cx<'_>, chain: usize, renumber: &HashMap<u32, u32>, places: &mut Vec<Vec<u32>>) {
+    for instr in cx.chains.get(chain).into_iter().flatten() {
+        let mut temps = Vec::new();
+        if matches!(instr, Instr::Scan { .. }) {
+            note_temps(cx, instr, renumber, &mut temps);
+            places.push(temps);
+        } else {
+            note_own_temps(instr, renumber, &mut temps);
+            places.push(temps);
+            // Chains come after the one that runs them, so this ends.
+            instr.calls().filter_map(|c| usize::try_from(c).ok()).for_each(|c| note_places(cx, c, renumber, places));
+        }
+    }
+}
+
+/// The temporaries that an instruction touches, itself or in the chains that it runs.
+fn note_temps(cx: &Cx<'_>, instr: &Instr, renumber: &HashMap<u32, u32>, temps: &mut Vec<u32>) {
+    note_own_temps(instr, renumber, temps);
+    for chain in instr.calls().filter_map(|c| cx.chains.get(usize::try_from(c).ok()?)) {
+        chain.iter().for_each(|instr| note_temps(cx, instr, renumber, temps));
+    }
+}
+
+fn note_own_temps(instr: &Instr, renumber: &HashMap<u32, u32>, temps: &mut Vec<u32>) {
+    instr.visit_slots(|s, _| {
+        if let SlotRef::Tensor(t) = s
+            && !renumber.contains_key(&t.0)
+        {
+            temps.push(t.0);
+        }
+    });
 }
 
 fn static_meta(dtype: DType, shape: &[u64]) -> Result<TensorMeta, Refusal> {

@@ -390,3 +390,47 @@ fn channels_are_shuffled_as_they_lie() {
     let expected = ["Transpose", "Conv2D", "Concatenate", "Reshape", "Transpose", "Reshape", "Slice", "Conv2D", "Mean"];
     assert_eq!(main_names(&p), expected, "{p}");
 }
+
+/// How many instructions a chain runs, those of `Scan`s once a step.
+fn launches(p: &MlxProgram, chain: usize, steps: &dyn Fn(&[etx_ir::mlx::Tid], i32) -> usize) -> usize {
+    let one = |instr: &Instr| match instr {
+        Instr::Scan { originals, body_chain_idx, scan_axis, .. } => {
+            1 + steps(originals, *scan_axis) * launches(p, *body_chain_idx as usize, steps)
+        }
+        _ => 1,
+    };
+    p.chains[chain].iter().map(one).sum()
+}
+
+#[test]
+fn a_long_gated_delta_rule_runs_by_chunks() {
+    let rule = |time: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               {}
+               input %q : f32[1, {time}, 2, 8] = user
+               input %v : f32[1, {time}, 4, 8] = user
+               input %g : f32[1, {time}, 4] = user
+               input %s : f32[1, 4, 8, 8] = user
+               delta: %y : f32[1, {time}, 4, 8], %t : f32[1, 4, 8, 8] = mlx.gated_delta_rule.default_functional(%q, %q, %v, %g, %g, %s)
+               again: %z : f32[1, {time}, 4, 8], %u : f32[1, 4, 8, 8] = mlx.gated_delta_rule.default_functional(%q, %q, %y, %g, %g, %t)
+               return %z, %u
+             }}",
+            if time == "s0" { "symbol s0 [1..4096]" } else { "" }
+        ));
+        p
+    };
+    // 1024 steps are 16 chunks; six levels of a triangle of 64 rows are found by tables, which are constants.
+    let by_chunk = rule("1024");
+    let of_chunks = |originals: &[etx_ir::mlx::Tid], _: i32| if originals[0].0 < by_chunk.num_constants { 6 } else { 16 };
+    let chunked = launches(&by_chunk, 0, &of_chunks);
+    let by_step = rule("8");
+    let stepped = launches(&by_step, 0, &|_, _| 1024);
+    assert!(chunked < 500 && stepped > 36 * chunked, "{chunked} launches for 2 x 1024 steps, {stepped} one by one");
+
+    // What a branch computed is let go of before the next one starts.
+    let either = rule("s0");
+    assert_eq!(main_names(&either), ["Repeat", "Repeat", "SymSize", "FloorDivideInt", "If", "Repeat", "Repeat", "If"], "{either}");
+    let alone = by_chunk.num_temps + by_step.num_temps;
+    assert!(either.num_temps <= alone, "{} temporaries, {alone} for one form each", either.num_temps);
+}

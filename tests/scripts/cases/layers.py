@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from case import call, case
+from case import call, case, model
 
 OUTSIDE = "it leaves these operators outside the delegate"
 
@@ -25,6 +25,37 @@ class recurrent_layers(nn.Module):
         lstm, gru, tanh, relu = self.cells
         return (self.lstm(x), self.projected(x), self.gru(x), self.tanh(x, h), self.relu(x, h),
                 lstm(x[0], (h[0], h[0])), gru(x[0], h[0]), tanh(x[0], h[0]), relu(x[0], h[0]))
+
+
+def gates(n, dtype=torch.float32):
+    """Queries, keys, values, gates and rates of `n` steps. Some gates are shut, nearly shut or open, some rates zero."""
+    q, k, v, g, rate = torch.randn(1, n, 1, 4), torch.randn(1, n, 1, 4) / 2, torch.randn(1, n, 2, 5), torch.rand(1, n, 2), torch.rand(1, n, 2)
+    g[:, 2::7], g[:, 4::9], g[:, 5::4], rate[:, 3::5] = 0, 1e-30, 1, 0
+    return call(*(x.to(dtype) for x in (q, k, v, g, rate)))
+
+
+@case(steps=lambda: {"any": [gates(n) for n in (5, 30, 1, 64, 67, 1)], "short": [gates(3) for _ in range(2)], "long": [gates(64) for _ in range(2)]},
+      dynamic=lambda: {"any": [{1: Dim("n", min=1, max=256)}] * 5}, methods=["any", "short", "long"], rtol=1e-5, atol=2e-5)
+class gated_delta(nn.Module):
+    """The gated delta rule over few steps and over many, known at export and not, with a state that is kept."""
+
+    def __init__(self):
+        super().__init__()
+        import executorch.backends.mlx.custom_kernel_ops.gated_delta_rule  # noqa: F401  registers mlx::gated_delta_rule
+        self.register_buffer("state", torch.zeros(1, 2, 5, 4))
+
+    def any(self, q, k, v, g, rate):
+        return torch.ops.mlx.gated_delta_rule(q, k, v, g, rate, self.state, False)
+
+    def short(self, *args):
+        return self.any(*args)
+
+    def long(self, *args):
+        return self.any(*args)
+
+
+model("gated_delta_bf16", gated_delta, lambda: {"any": [gates(n, torch.bfloat16) for n in (70, 2)]}, methods=["any"],
+      dtype=torch.bfloat16, dynamic=lambda: {"any": [{1: Dim("n", min=1, max=256)}] * 5}, rtol=3e-2, atol=3e-2)
 
 
 @case(steps=lambda: [call(torch.randn(2, n), torch.randn(24), torch.hann_window(6)) for n in (40, 23, 64)],

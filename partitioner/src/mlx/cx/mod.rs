@@ -578,6 +578,20 @@ impl<'a> Cx<'a> {
         done.map(|()| mine as u32)
     }
 
+    /// One of two forms: by a number known now, or by an `If`.
+    pub(crate) fn choose(&mut self, cond: IntOrVid, then: impl FnOnce(&mut Self) -> Res, otherwise: impl FnOnce(&mut Self) -> Res) -> Res {
+        match cond {
+            IntOrVid::Int(0) => otherwise(self),
+            IntOrVid::Int(_) => then(self),
+            IntOrVid::Vid(_) => {
+                let then_chain_idx = self.in_chain(then)?;
+                let else_chain_idx = self.in_chain(otherwise)?;
+                self.push(Instr::If { cond, then_chain_idx, else_chain_idx });
+                Ok(())
+            }
+        }
+    }
+
     /// Computes the new contents `new` of what `old` holds: in place if it is a buffer on its way to its next state.
     /// `make` gets the slot to read and the one to write.
     pub(crate) fn update(&mut self, old: ValueId, new: ValueId, make: impl FnOnce(Tid, Tid) -> Instr) -> Res {

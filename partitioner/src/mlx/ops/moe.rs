@@ -197,25 +197,11 @@ fn gather_inputs<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         cx.push(Instr::ARange { out: outs[3], start: 0.into(), stop: total, step: 1.into(), scalar_type: Some(types[3]) });
         Ok(())
     };
-    choose(cx, cond, many, few)?;
+    cx.choose(cond, many, few)?;
     for (i, t) in outs.into_iter().enumerate() {
         cx.bind(call.out(i)?, t)?;
     }
     Ok(())
-}
-
-/// One of two forms: by a number known now, or by an `If`.
-fn choose<'a>(cx: &mut Cx<'a>, cond: IntOrVid, then: impl FnOnce(&mut Cx<'a>) -> Res, otherwise: impl FnOnce(&mut Cx<'a>) -> Res) -> Res {
-    match cond {
-        IntOrVid::Int(0) => otherwise(cx),
-        IntOrVid::Int(_) => then(cx),
-        IntOrVid::Vid(_) => {
-            let then_chain_idx = cx.in_chain(then)?;
-            let else_chain_idx = cx.in_chain(otherwise)?;
-            cx.push(Instr::If { cond, then_chain_idx, else_chain_idx });
-            Ok(())
-        }
-    }
 }
 
 fn scatter_outputs<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
@@ -238,8 +224,7 @@ fn scatter_outputs<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let y = cx.fresh_of(to.dtype);
     let squeezed = cx.temp(|out| Instr::Squeeze { x: down, out, dims: Some(vec![-2]) });
     let (many, few) = (shape.clone(), shape);
-    choose(
-        cx,
+    cx.choose(
         cond,
         |cx| {
             let put_back = cx.temp(|out| Instr::Take { x: squeezed, out, index: inverse.into(), axis: 0 });

@@ -1,4 +1,6 @@
-//! Recurrences: a scan over time in instructions that run everywhere.
+//! Recurrences: a scan over time in instructions that run everywhere, and over chunks of it where there is much of it.
+
+mod chunks;
 
 use etx_ir::mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
@@ -7,12 +9,40 @@ use super::super::call::{Call, Res};
 use super::super::cx::Cx;
 use super::Operator;
 
-pub(super) const OPERATORS: &[Operator] =
-    &[Operator::new("mlx.gated_delta_rule.default_functional", gated_delta_rule, "Scan over Multiply, Sum, Subtract, Add")
-        .when("head counts that do not divide")];
+pub(super) const OPERATORS: &[Operator] = &[Operator::new(
+    "mlx.gated_delta_rule.default_functional",
+    gated_delta_rule,
+    "Scan over Multiply, Sum, Subtract, Add; for long inputs, Scans over chunks of 64 steps in Addmm; If where the length is symbolic",
+)
+.when("head counts that do not divide")];
 
-/// The gated delta rule: with state `S` of `[batch, heads, value size, key size]`, for each step
+/// From how many steps on the chunked form is the better one: it costs some hundred and fifty launches and five a chunk, the
+/// other nine a step.
+const LONG: i64 = 24;
+
+/// A gated delta rule with as many heads of queries and keys as of values.
+///
+/// With state `S` of `[batch, heads, value size, key size]`, for each step
 /// `S ← S·g`, `S ← S + (v − S·k)·β ⊗ k`, `y = S·q`. Source: the operator's eager definition in ExecuTorch.
+struct Rule {
+    /// `[batch, time, heads, size]`
+    q: Tid,
+    k: Tid,
+    v: Tid,
+    /// `[batch, time, heads]`
+    g: Tid,
+    beta: Tid,
+    state: Tid,
+}
+
+/// Where the results go.
+#[derive(Clone, Copy)]
+struct Results {
+    /// `[batch, time, heads, value size]`
+    y: Tid,
+    state: Tid,
+}
+
 fn gated_delta_rule<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let (qt, vt) = (call.ty("q")?, call.ty("v")?);
     if qt.rank() != 4 || vt.rank() != 4 {
@@ -32,15 +62,32 @@ fn gated_delta_rule<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
             *x = cx.temp(|out| Instr::Repeat { x: own, out, repeats: IntOrVid::Int(many / few), axis: 2 });
         }
     }
+    let rule = Rule { q, k, v, g, beta, state };
+    // What torch computes in.
+    let dtype = call.common_type(&["q", "k", "v", "g", "beta", "state"])?;
+    let to = Results { y: cx.fresh_of(dtype), state: cx.fresh_of(dtype) };
+    let time = &vt.shape[1];
+    let bounds = cx.method.ranges.bounds(time);
+    let long = match (bounds.min, bounds.max) {
+        (Some(min), _) if min >= LONG => 1.into(),
+        // Inputs of a chunk at most are not worth the room that the other form takes in the file.
+        (_, Some(max)) if max <= chunks::CHUNK => 0.into(),
+        _ => cx.int(&time.floor_div(&Expr::Int(LONG)))?,
+    };
+    cx.choose(long, |cx| chunks::chunked(cx, &rule, &vt.shape, &qt.shape[3], to), |cx| by_step(cx, &rule, to))?;
+    cx.bind(call.out(0)?, to.y)?;
+    cx.bind(call.out(1)?, to.state)
+}
+
+/// One step of the rule after the other.
+fn by_step(cx: &mut Cx<'_>, rule: &Rule, to: Results) -> Res {
     // Shapes that meet the state's, made once for all steps.
     let mut expanded = |x: Tid, axes: &[i32]| axes.iter().fold(x, |x, &axis| cx.temp(|out| Instr::ExpandDims { x, out, axis }));
-    let (q, k, v) = (expanded(q, &[3]), expanded(k, &[3]), expanded(v, &[4]));
-    let (g, beta) = (expanded(g, &[3, 4]), expanded(beta, &[3, 4]));
-    let s = cx.temp(|out| Instr::IdCopy { x: state, out });
-    let originals = vec![q, k, v, g, beta];
-    let sliced: Vec<Tid> = originals.iter().map(|&x| cx.fresh_of(cx.dtype(x))).collect();
-    let [q, k, v, g, beta] = sliced[..] else { return Err(call.refuse("q", "five sequences")) };
-    let mut y = s;
+    let originals =
+        [expanded(rule.q, &[3]), expanded(rule.k, &[3]), expanded(rule.v, &[4]), expanded(rule.g, &[3, 4]), expanded(rule.beta, &[3, 4])];
+    let s = to.state;
+    copy(cx, rule.state, s);
+    let sliced @ [q, k, v, g, beta] = originals.each_ref().map(|&x| cx.fresh_of(cx.dtype(x)));
     let body = cx.in_chain(|cx| {
         let decayed = cx.temp(|out| Instr::Multiply { a: s, b: g, out });
         let seen = cx.temp(|out| Instr::Multiply { a: decayed, b: k, out });
@@ -50,10 +97,22 @@ fn gated_delta_rule<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         let change = cx.temp(|out| Instr::Multiply { a: delta, b: k, out });
         cx.push(Instr::Add { a: decayed, b: change, out: s });
         let read = cx.temp(|out| Instr::Multiply { a: s, b: q, out });
-        y = cx.temp(|out| Instr::Sum { x: read, out, axes: Some(vec![-1]), keepdims: false });
+        cx.push(Instr::Sum { x: read, out: to.y, axes: Some(vec![-1]), keepdims: false });
         Ok(())
     })?;
-    cx.push(Instr::Scan { originals, sliced, outputs: vec![y], carry: vec![s], body_chain_idx: body as i32, scan_axis: 1 });
-    cx.bind(call.out(0)?, y)?;
-    cx.bind(call.out(1)?, s)
+    cx.push(Instr::Scan {
+        originals: originals.to_vec(),
+        sliced: sliced.to_vec(),
+        outputs: vec![to.y],
+        carry: vec![s],
+        body_chain_idx: body as i32,
+        scan_axis: 1,
+    });
+    Ok(())
+}
+
+/// Puts what slot `x` holds into slot `out`, in its type.
+fn copy(cx: &mut Cx<'_>, x: Tid, out: Tid) {
+    let scalar_type = cx.dtype(out);
+    cx.push(if cx.dtype(x) == scalar_type { Instr::IdCopy { x, out } } else { Instr::AsType { x, out, scalar_type } });
 }
