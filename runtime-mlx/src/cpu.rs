@@ -21,18 +21,9 @@ mod rope;
 pub(crate) mod shape;
 mod simd;
 mod sort;
+mod threads;
 pub(crate) mod unary;
 mod vector;
 
 pub use engine::Cpu;
-
-use crate::error::{Error, Result};
-
-/// How many threads kernels use, in the whole process [default: as many as there are cores]. Only before the first call.
-///
-/// # Errors
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when kernels have run already, or the system gives no threads.
-pub fn set_threads(count: usize) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
-    pool.map_err(|e| Error::unsupported(format!("cannot compute on {count} threads: {e}")))
-}
+pub use threads::set_threads;

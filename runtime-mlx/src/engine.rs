@@ -139,9 +139,15 @@ pub struct Kernel<'a, A> {
 /// the end when negative; lists of axes that are empty mean all. What each method computes is said at the instruction
 /// of that name in [`etx_ir::mlx::INSTRUCTIONS`].
 #[allow(missing_docs, reason = "named after the instructions, which say what they compute")]
-pub trait Engine {
+pub trait Engine: Send {
     /// An array; cloning it must be cheap and its elements must never change under a clone.
-    type Array: Clone;
+    type Array: Clone + Send;
+
+    /// Runs `work`, which is one call of a program. An engine that has something to hold for so long, such as threads,
+    /// does it here.
+    fn session<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+        work()
+    }
 
     /// The tensor as an array of this engine.
     fn upload(&self, tensor: &Tensor) -> Result<Self::Array>;

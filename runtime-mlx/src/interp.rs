@@ -168,7 +168,11 @@ impl<E: Engine> Machine<E> {
     /// instruction says. Mutable buffers that were written before the failure stay written.
     pub fn run(&mut self, inputs: &[Value]) -> Result<Vec<Value>> {
         self.clear_call();
-        let result = self.bind(inputs).and_then(|()| self.run_chain(self.program.main_chain, true)).and_then(|()| self.results());
+        let result = E::session(|| {
+            self.bind(inputs)?;
+            self.run_chain(self.program.main_chain, true)?;
+            self.results()
+        });
         self.clear_call();
         result
     }

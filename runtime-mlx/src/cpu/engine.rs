@@ -18,6 +18,10 @@ fn wide(axes: &[i32]) -> Vec<i64> {
 impl Engine for Cpu {
     type Array = Tensor;
 
+    fn session<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+        super::threads::awake(work)
+    }
+
     fn upload(&self, tensor: &Tensor) -> Result<Tensor> {
         Ok(tensor.clone())
     }

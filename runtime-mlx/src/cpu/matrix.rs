@@ -211,8 +211,11 @@ pub(super) fn product<T: Float>(a: &dyn Matrix, b: &dyn Matrix, mut out: Vec<&mu
     let (resident, streamed) = if by_columns { (a, b) } else { (b, a) };
     let few = (resident.outer() <= FEW_ROWS || streamed.always_as_stored()) && streamed.k_inner();
     let held_rows = if resident.outer() <= FEW_ROWS { FEW_ROWS } else { (RESIDENT / depth).clamp(16, RESIDENT_ROWS) };
-    // The same on every machine, so that results are.
-    let tile_rows = (streamed.outer() / 64).next_multiple_of(16).clamp(if few { 16 } else { 64 }, 128);
+    // The same on every machine, so that results are. Where memory is what takes time, a tile is long enough to hide its start.
+    let tile_rows = match few {
+        true => (streamed.outer() / 32).next_multiple_of(16).clamp(16, 512),
+        false => (streamed.outer() / 64).next_multiple_of(16).clamp(64, 128),
+    };
     let parallel = rows.saturating_mul(cols).saturating_mul(depth) >= PARALLEL_WORK;
     for start in (0..resident.outer()).step_by(held_rows) {
         let r = start..(start + held_rows).min(resident.outer());

@@ -198,6 +198,9 @@ mod x86 {
     /// Rows of the matrix side by side, which share what is loaded of the activations.
     const ROWS: usize = 2;
 
+    /// How far ahead bytes of the matrix are asked for: far enough for memory to answer, and still in the first cache then.
+    const AHEAD: usize = 2048;
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
     pub(super) fn few<C: Codes>(job: Job<'_>) {
         let Layout { width, planes, .. } = job.layout;
@@ -206,37 +209,37 @@ mod x86 {
         let Some(Bytes { origin, step, .. }) = C::BYTES else { return };
         // Vectors of scales are read whole, wherever they begin.
         let mut scales = vec![0f32; ROWS * (groups + 16)];
-        let mut c = 0;
-        while c < count {
-            let rows = ROWS.min(count - c);
+        // Rows side by side are far apart, so that each is one of a few long runs through memory.
+        let apart = count.div_ceil(ROWS);
+        for c in 0..apart {
+            let rows = if c + apart < count { ROWS } else { 1 };
             for (r, x) in job.x.chunks_exact(job.layout.row()).enumerate() {
                 let (x, factors) = x.split_at(width * PIECES / 4);
                 let (x_scales, sums) = factors.split_at(groups);
                 let mut shifts = [0f32; ROWS];
                 for i in 0..rows {
-                    let own = &job.scales[(c + i) * groups..][..groups];
+                    let own = &job.scales[(c + i * apart) * groups..][..groups];
                     for ((out, a), b) in scales[i * (groups + 16)..].iter_mut().zip(own).zip(x_scales) {
                         *out = a * step * b;
                     }
                     shifts[i] = match job.biases {
-                        Some(biases) => dot(&biases[(c + i) * groups..][..groups], sums),
+                        Some(biases) => dot(&biases[(c + i * apart) * groups..][..groups], sums),
                         None => -origin * step * dot(own, sums),
                     };
                 }
-                let row = |i: usize| &job.packed[(c + i) * bytes..][..bytes];
+                let row = |i: usize| &job.packed[(c + i * apart) * bytes..][..bytes];
                 let own = |i: usize| &scales[i * (groups + 16)..][..groups + 16];
                 let x = bytemuck::cast_slice(x);
                 if rows == ROWS {
                     let products = multiply::<C, ROWS>(job.layout, [row(0), row(1)], [own(0), own(1)], x);
                     for i in 0..ROWS {
-                        job.out[r * count + c + i] = products[i] + shifts[i];
+                        job.out[r * count + c + i * apart] = products[i] + shifts[i];
                     }
                 } else {
                     let [product] = multiply::<C, 1>(job.layout, [row(0)], [own(0)], x);
                     job.out[r * count + c] = product + shifts[0];
                 }
             }
-            c += rows;
         }
     }
 
@@ -402,8 +405,8 @@ mod x86 {
         for (v, x) in x.as_chunks::<64>().0.chunks_exact(planes * PIECES).enumerate() {
             for r in 0..R {
                 let bytes = &vectors[r][v];
-                // Far enough ahead for memory to answer; a prefetch may name any address.
-                _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(1024).cast());
+                // Any address may be asked for.
+                _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
                 let word = load(bytes);
                 let mut pieces = [_mm512_setzero_si512(); PIECES];
                 for plane in 0..planes {
