@@ -18,6 +18,8 @@ mod quant;
 mod random;
 pub(crate) mod reduce;
 mod rope;
+#[cfg(test)]
+mod samples;
 pub(crate) mod shape;
 mod simd;
 mod sort;

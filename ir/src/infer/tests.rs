@@ -1,5 +1,5 @@
 use super::*;
-use crate::op::{ArgKind, bind};
+use crate::op::{ArgKind, bind, families};
 use crate::sym::{Expr, Range, Symbol};
 
 /// What eager PyTorch answers, written by `tools/infer_facts.py`.
@@ -170,12 +170,7 @@ fn agrees_with_eager_pytorch() {
 
 #[test]
 fn every_word_of_the_table_is_an_operator_and_stands_once() {
-    let mut seen = std::collections::BTreeSet::new();
-    for word in table::FAMILIES.iter().flat_map(|(_, words)| words.split_whitespace()) {
-        let target = table::target(word);
-        assert!(OpId::lookup(&target).is_some(), "{word} is no operator");
-        assert!(seen.insert(target), "{word} stands twice");
-    }
+    families::check(table::FAMILIES);
 }
 
 /// `s0` is 2 to 64, `s1` 2 or more, `s2` 0 to 8, `u0` 0 to 126, `u1` anything.

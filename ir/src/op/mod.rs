@@ -34,6 +34,7 @@
 
 mod bind;
 mod effects;
+pub(crate) mod families;
 mod parse;
 mod registry;
 mod schema;

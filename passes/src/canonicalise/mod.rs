@@ -18,26 +18,20 @@ use crate::rewrite::{Patch, Rule, Site};
 
 /// One spelling for each operation.
 ///
-/// ATen has many names for few things. Which spelling stands for which is in one place, the table in `table.rs`; this
-/// pass makes every call that is in it a call of the spelling that the rest of etx knows. Canonical calls have
-/// dimensions counted from 0, literal sizes wherever the result type knows them, an explicit element type where they
-/// create tensors, and no layout, device or memory format. Calls whose results have no elements are `full`, whatever
-/// they were: few instructions of a backend are made for nothing.
+/// ATen has many names for few things. Which are mere synonyms, [`OpId::synonym_of`] says; what else stands for what is in
+/// one place, the table in `table.rs`. This pass makes every such call one of the spelling that the rest of etx knows.
+/// Canonical calls have dimensions counted from 0, literal sizes wherever the result type knows them, an explicit element
+/// type where they create tensors, and no layout, device or memory format. Calls whose results have no elements are
+/// `full`, whatever they were: few instructions of a backend are made for nothing.
 ///
 /// A rewrite never looks past the call and the types around it, and results keep their types.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Canonicalise;
 
-/// What becomes of a spelling.
-#[derive(Clone, Copy)]
-pub(crate) enum To {
-    /// A call of this operator with the same arguments.
-    Same(OpId),
-    /// What the function makes of it, if it can.
-    Made(fn(&mut Site<'_>) -> Option<Patch>),
-}
+/// Makes of a call what it becomes, if it can.
+type Make = fn(&mut Site<'_>) -> Option<Patch>;
 
-static TABLE: LazyLock<HashMap<OpId, To>> = LazyLock::new(|| {
+static TABLE: LazyLock<HashMap<OpId, Make>> = LazyLock::new(|| {
     let mut map = HashMap::new();
     for (ops, to) in table::TABLE {
         for op in *ops {
@@ -53,7 +47,7 @@ impl Rule for Canonicalise {
     }
 
     fn law(&self) -> &'static str {
-        "every operation has one spelling, that of the table; types in and out are compared, values are not touched"
+        "every operation has one spelling; types in and out are compared, values are not touched"
     }
 
     fn rewrite(&self, site: &mut Site<'_>) -> Result<Option<Patch>, Error> {
@@ -62,10 +56,9 @@ impl Rule for Canonicalise {
             return Ok(Some(empty));
         }
         Ok(match TABLE.get(&op) {
-            Some(To::Same(to)) => Some(Patch::Call(*to, site.node().args.clone())),
-            Some(To::Made(f)) => f(site),
-            // Operators whose name says that they copy what another one only views.
-            None => op.copy_to_view().map(|view| Patch::Call(view, site.node().args.clone())),
+            Some(make) => make(site),
+            // Other spellings, and operators whose name says that they copy what another one only views.
+            None => op.synonym_of().or_else(|| op.copy_to_view()).map(|to| Patch::Call(to, site.node().args.clone())),
         })
     }
 }
@@ -77,16 +70,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_every_spelling_once_and_leads_somewhere() {
+    fn the_table_names_every_spelling_once_and_no_synonym() {
         let mut seen = BTreeSet::new();
-        for (ops, to) in table::TABLE {
-            for op in *ops {
-                assert!(seen.insert(op.target()), "{op} stands twice");
-                if let To::Same(to) = to {
-                    assert!(to.schema().args.len() == op.schema().args.len(), "{op} and {to} take different arguments");
-                    assert!(!matches!(TABLE.get(to), Some(To::Same(_))), "{op} takes two steps");
-                }
-            }
+        for op in table::TABLE.iter().flat_map(|(ops, _)| *ops) {
+            assert!(seen.insert(op.target()), "{op} stands twice");
+            assert_eq!(op.synonym_of(), None, "{op} has its name from elsewhere");
         }
     }
 }

@@ -3,11 +3,11 @@
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::To::{self, Made, Same};
-use super::{casts, create, layers, pointwise, reduce, shape};
+use super::{Make, casts, create, layers, pointwise, reduce, shape};
 
-/// Spellings and what they become. Operators that are not in it are canonical already, or unknown to it.
-pub(super) const TABLE: &[(&[OpId], To)] = &[
+/// Spellings and what they become. Operators that are not in it are mere synonyms of others ([`OpId::synonym_of`]), canonical
+/// already, or unknown.
+pub(super) const TABLE: &[(&[OpId], Make)] = &[
     // The value itself.
     (
         &[
@@ -30,7 +30,7 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("prims.device_put.default"),
             op!("prims.view_of.default"),
         ],
-        Made(shape::identity),
+        shape::identity,
     ),
     (
         &[
@@ -41,7 +41,7 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.conj_physical.default"),
             op!("aten.real.default"),
         ],
-        Made(shape::identity_of_real),
+        shape::identity_of_real,
     ),
     (
         &[
@@ -51,7 +51,7 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.feature_dropout.default"),
             op!("aten.native_dropout.default"),
         ],
-        Made(shape::dropout),
+        shape::dropout,
     ),
     // Shapes.
     (
@@ -77,7 +77,7 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("prims.split_dim.default"),
             op!("prims.squeeze.default"),
         ],
-        Made(shape::view),
+        shape::view,
     ),
     (
         &[
@@ -85,26 +85,21 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.mH.default"),
             op!("aten.mT.default"),
             op!("aten.matrix_H.default"),
-            op!("aten.moveaxis.int"),
-            op!("aten.moveaxis.intlist"),
             op!("aten.movedim.int"),
             op!("aten.movedim.intlist"),
             op!("aten.numpy_T.default"),
             op!("aten.permute.default"),
             op!("aten.permute_copy.default"),
-            op!("aten.swapaxes.default"),
-            op!("aten.swapdims.default"),
             op!("aten.t.default"),
             op!("aten.t_copy.default"),
             op!("aten.transpose.int"),
             op!("aten.transpose_copy.int"),
-            op!("prims.transpose.default"),
         ],
-        Made(shape::permute),
+        shape::permute,
     ),
     (
         &[op!("aten.broadcast_to.default"), op!("aten.expand.default"), op!("aten.expand_as.default"), op!("aten.expand_copy.default")],
-        Made(shape::expand),
+        shape::expand,
     ),
     (
         &[
@@ -115,15 +110,12 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.squeeze_copy.dim"),
             op!("aten.squeeze_copy.dims"),
         ],
-        Made(shape::squeeze),
+        shape::squeeze,
     ),
-    (&[op!("aten.unsqueeze.default"), op!("aten.unsqueeze_copy.default")], Made(shape::unsqueeze)),
-    (
-        &[op!("aten.narrow.default"), op!("aten.narrow_copy.default"), op!("aten.slice.Tensor"), op!("aten.slice_copy.Tensor")],
-        Made(shape::slice),
-    ),
-    (&[op!("aten.select.int"), op!("aten.select_copy.int")], Made(shape::select)),
-    (&[op!("aten.unbind.int"), op!("aten.unbind_copy.int")], Made(shape::unbind)),
+    (&[op!("aten.unsqueeze.default"), op!("aten.unsqueeze_copy.default")], shape::unsqueeze),
+    (&[op!("aten.narrow.default"), op!("aten.slice.Tensor"), op!("aten.slice_copy.Tensor")], shape::slice),
+    (&[op!("aten.select.int"), op!("aten.select_copy.int")], shape::select),
+    (&[op!("aten.unbind.int"), op!("aten.unbind_copy.int")], shape::unbind),
     (
         &[
             op!("aten.chunk.default"),
@@ -132,35 +124,24 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.hsplit.array"),
             op!("aten.hsplit.int"),
             op!("aten.split.Tensor"),
-            op!("aten.split.sizes"),
             op!("aten.split_copy.Tensor"),
             op!("aten.split_with_sizes.default"),
             op!("aten.split_with_sizes_copy.default"),
             op!("aten.tensor_split.indices"),
             op!("aten.tensor_split.sections"),
-            op!("aten.unsafe_chunk.default"),
-            op!("aten.unsafe_split.Tensor"),
-            op!("aten.unsafe_split_with_sizes.default"),
             op!("aten.vsplit.array"),
             op!("aten.vsplit.int"),
         ],
-        Made(shape::split),
+        shape::split,
     ),
-    (&[op!("aten.tile.default")], Made(shape::tile)),
-    (&[op!("aten.repeat_interleave.self_int")], Made(shape::repeat_interleave)),
-    (&[op!("aten.cat.default"), op!("aten.concat.default"), op!("aten.concatenate.default")], Made(shape::cat)),
+    (&[op!("aten.tile.default")], shape::tile),
+    (&[op!("aten.repeat_interleave.self_int")], shape::repeat_interleave),
+    (&[op!("aten.cat.default")], shape::cat),
     (
-        &[
-            op!("aten.column_stack.default"),
-            op!("aten.dstack.default"),
-            op!("aten.hstack.default"),
-            op!("aten.row_stack.default"),
-            op!("aten.vstack.default"),
-        ],
-        Made(shape::stacked),
+        &[op!("aten.column_stack.default"), op!("aten.dstack.default"), op!("aten.hstack.default"), op!("aten.vstack.default")],
+        shape::stacked,
     ),
-    (&[op!("aten._stack.default")], Same(op!("aten.stack.default"))),
-    (&[op!("aten.pad.default")], Made(shape::pad)),
+    (&[op!("aten.pad.default")], shape::pad),
     // Dimensions counted from 0.
     (
         &[
@@ -197,9 +178,9 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.sym_size.int"),
             op!("aten.topk.default"),
         ],
-        Made(shape::dims),
+        shape::dims,
     ),
-    (&[op!("aten.sort.stable"), op!("aten.argsort.stable")], Made(shape::sort)),
+    (&[op!("aten.sort.stable"), op!("aten.argsort.stable")], shape::sort),
     // Casts and copies.
     (
         &[
@@ -221,10 +202,9 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("prims.convert_element_type.default"),
             op!("quantized_decomposed.convert_element_type.no_fuse"),
         ],
-        Made(casts::cast_to_result),
+        casts::cast_to_result,
     ),
-    (&[op!("aten.copy.default")], Made(casts::copy)),
-    (&[op!("aten._local_scalar_dense.default"), op!("prims.item.default")], Same(op!("aten.item.default"))),
+    (&[op!("aten.copy.default")], casts::copy),
     // New tensors.
     (
         &[
@@ -248,110 +228,19 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.zeros_like.default"),
             op!("dim_order_ops._empty_dim_order.default"),
         ],
-        Made(create::full),
+        create::full,
     ),
-    (&[op!("aten.fill.Tensor")], Made(create::fill)),
-    (&[op!("aten.arange.default"), op!("aten.arange.start"), op!("aten.arange.start_step")], Made(create::arange)),
-    // Element-wise operators under another name.
-    (&[op!("aten.absolute.default")], Same(op!("aten.abs.default"))),
-    (&[op!("aten.arccos.default")], Same(op!("aten.acos.default"))),
-    (&[op!("aten.arccosh.default")], Same(op!("aten.acosh.default"))),
-    (&[op!("aten.arcsin.default")], Same(op!("aten.asin.default"))),
-    (&[op!("aten.arcsinh.default")], Same(op!("aten.asinh.default"))),
-    (&[op!("aten.arctan.default")], Same(op!("aten.atan.default"))),
-    (&[op!("aten.arctan2.default")], Same(op!("aten.atan2.default"))),
-    (&[op!("aten.arctanh.default")], Same(op!("aten.atanh.default"))),
-    (&[op!("aten.fix.default")], Same(op!("aten.trunc.default"))),
-    (&[op!("aten.ger.default")], Same(op!("aten.outer.default"))),
-    (&[op!("aten.linalg_matmul.default")], Same(op!("aten.matmul.default"))),
-    (&[op!("aten.max.other")], Same(op!("aten.maximum.default"))),
-    (&[op!("aten.min.other")], Same(op!("aten.minimum.default"))),
-    (&[op!("aten.negative.default")], Same(op!("aten.neg.default"))),
-    (&[op!("aten.special_digamma.default"), op!("aten.special_psi.default")], Same(op!("aten.digamma.default"))),
-    (&[op!("aten.special_erf.default")], Same(op!("aten.erf.default"))),
-    (&[op!("aten.special_erfc.default")], Same(op!("aten.erfc.default"))),
-    (&[op!("aten.special_erfinv.default")], Same(op!("aten.erfinv.default"))),
-    (&[op!("aten.special_exp2.default")], Same(op!("aten.exp2.default"))),
-    (&[op!("aten.special_expit.default")], Same(op!("aten.sigmoid.default"))),
-    (&[op!("aten.special_expm1.default")], Same(op!("aten.expm1.default"))),
-    (&[op!("aten.special_gammaln.default")], Same(op!("aten.lgamma.default"))),
-    (&[op!("aten.special_i0.default")], Same(op!("aten.i0.default"))),
-    (&[op!("aten.special_log1p.default")], Same(op!("aten.log1p.default"))),
-    (&[op!("aten.special_logit.default")], Same(op!("aten.logit.default"))),
-    (&[op!("aten.special_sinc.default")], Same(op!("aten.sinc.default"))),
-    (&[op!("aten._unsafe_index.Tensor")], Same(op!("aten.index.Tensor"))),
-    (&[op!("aten._unsafe_index_put.default")], Same(op!("aten.index_put.default"))),
-    // Operators on a tensor and a number: the number stands where the other tensor would.
-    (&[op!("aten.add.Scalar")], Same(op!("aten.add.Tensor"))),
-    (&[op!("aten.sub.Scalar"), op!("aten.subtract.Scalar"), op!("aten.subtract.Tensor")], Same(op!("aten.sub.Tensor"))),
-    (&[op!("aten.mul.Scalar"), op!("aten.multiply.Scalar"), op!("aten.multiply.Tensor")], Same(op!("aten.mul.Tensor"))),
-    (
-        &[
-            op!("aten.div.Scalar"),
-            op!("aten.divide.Scalar"),
-            op!("aten.divide.Tensor"),
-            op!("aten.true_divide.Scalar"),
-            op!("aten.true_divide.Tensor"),
-        ],
-        Same(op!("aten.div.Tensor")),
-    ),
-    (
-        &[
-            op!("aten.div.Scalar_mode"),
-            op!("aten.div.Tensor_mode"),
-            op!("aten.divide.Scalar_mode"),
-            op!("aten.divide.Tensor_mode"),
-            op!("aten.floor_divide.Scalar"),
-            op!("aten.floor_divide.default"),
-        ],
-        Made(pointwise::division),
-    ),
-    (&[op!("aten.rsub.Scalar"), op!("aten.rsub.Tensor")], Made(pointwise::rsub)),
-    (&[op!("aten.eq.Scalar")], Same(op!("aten.eq.Tensor"))),
-    (&[op!("aten.ne.Scalar"), op!("aten.not_equal.Scalar"), op!("aten.not_equal.Tensor")], Same(op!("aten.ne.Tensor"))),
-    (&[op!("aten.lt.Scalar"), op!("aten.less.Scalar"), op!("aten.less.Tensor")], Same(op!("aten.lt.Tensor"))),
-    (&[op!("aten.le.Scalar"), op!("aten.less_equal.Scalar"), op!("aten.less_equal.Tensor")], Same(op!("aten.le.Tensor"))),
-    (&[op!("aten.gt.Scalar"), op!("aten.greater.Scalar"), op!("aten.greater.Tensor")], Same(op!("aten.gt.Tensor"))),
-    (&[op!("aten.ge.Scalar"), op!("aten.greater_equal.Scalar"), op!("aten.greater_equal.Tensor")], Same(op!("aten.ge.Tensor"))),
-    (&[op!("aten.remainder.Scalar"), op!("aten.remainder.Scalar_Tensor")], Same(op!("aten.remainder.Tensor"))),
-    (&[op!("aten.fmod.Scalar")], Same(op!("aten.fmod.Tensor"))),
-    (&[op!("aten.copysign.Scalar")], Same(op!("aten.copysign.Tensor"))),
-    (
-        &[op!("aten.__and__.Scalar"), op!("aten.__and__.Tensor"), op!("aten.bitwise_and.Scalar"), op!("aten.bitwise_and.Scalar_Tensor")],
-        Same(op!("aten.bitwise_and.Tensor")),
-    ),
-    (
-        &[op!("aten.__or__.Scalar"), op!("aten.__or__.Tensor"), op!("aten.bitwise_or.Scalar"), op!("aten.bitwise_or.Scalar_Tensor")],
-        Same(op!("aten.bitwise_or.Tensor")),
-    ),
-    (
-        &[op!("aten.__xor__.Scalar"), op!("aten.__xor__.Tensor"), op!("aten.bitwise_xor.Scalar"), op!("aten.bitwise_xor.Scalar_Tensor")],
-        Same(op!("aten.bitwise_xor.Tensor")),
-    ),
-    (
-        &[
-            op!("aten.__lshift__.Scalar"),
-            op!("aten.__lshift__.Tensor"),
-            op!("aten.bitwise_left_shift.Scalar_Tensor"),
-            op!("aten.bitwise_left_shift.Tensor_Scalar"),
-        ],
-        Made(pointwise::shift_left),
-    ),
-    (
-        &[
-            op!("aten.__rshift__.Scalar"),
-            op!("aten.__rshift__.Tensor"),
-            op!("aten.bitwise_right_shift.Scalar_Tensor"),
-            op!("aten.bitwise_right_shift.Tensor_Scalar"),
-        ],
-        Made(pointwise::shift_right),
-    ),
-    (&[op!("aten.xlogy.Scalar_Other"), op!("aten.xlogy.Scalar_Self"), op!("aten.special_xlogy.default")], Same(op!("aten.xlogy.Tensor"))),
-    (&[op!("aten.where.Scalar"), op!("aten.where.ScalarOther"), op!("aten.where.ScalarSelf")], Same(op!("aten.where.self"))),
-    (&[op!("aten.masked_fill.Scalar"), op!("aten.masked_fill.Tensor")], Made(pointwise::masked_fill)),
-    (&[op!("aten.add.Tensor"), op!("aten.sub.Tensor")], Made(pointwise::alpha)),
-    (&[op!("aten.pow.Tensor_Scalar"), op!("aten.pow.Tensor_Tensor"), op!("aten.pow.Scalar")], Made(pointwise::pow)),
-    (&[op!("aten.bitwise_not.default")], Made(pointwise::bitwise_not)),
+    (&[op!("aten.fill.Tensor")], create::fill),
+    (&[op!("aten.arange.default"), op!("aten.arange.start"), op!("aten.arange.start_step")], create::arange),
+    // Element by element.
+    (&[op!("aten.div.Tensor_mode"), op!("aten.floor_divide.default")], pointwise::division),
+    (&[op!("aten.rsub.Tensor")], pointwise::rsub),
+    (&[op!("aten.__lshift__.Scalar"), op!("aten.__lshift__.Tensor")], pointwise::shift_left),
+    (&[op!("aten.__rshift__.Scalar"), op!("aten.__rshift__.Tensor")], pointwise::shift_right),
+    (&[op!("aten.masked_fill.Scalar"), op!("aten.masked_fill.Tensor")], pointwise::masked_fill),
+    (&[op!("aten.add.Tensor"), op!("aten.sub.Tensor")], pointwise::alpha),
+    (&[op!("aten.pow.Tensor_Scalar"), op!("aten.pow.Tensor_Tensor"), op!("aten.pow.Scalar")], pointwise::pow),
+    (&[op!("aten.bitwise_not.default")], pointwise::bitwise_not),
     (
         &[
             op!("aten.clamp_max.Tensor"),
@@ -361,31 +250,24 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.hardtanh.default"),
             op!("aten.relu6.default"),
         ],
-        Made(pointwise::clamp),
+        pointwise::clamp,
     ),
-    (&[op!("aten.clip.default")], Same(op!("aten.clamp.default"))),
-    (&[op!("aten.clip.Tensor")], Same(op!("aten.clamp.Tensor"))),
-    (&[op!("prims.add.default")], Made(pointwise::prims_add)),
-    (&[op!("prims.sub.default")], Made(pointwise::prims_sub)),
-    (&[op!("prims.mul.default")], Same(op!("aten.mul.Tensor"))),
-    (&[op!("prims.div.default")], Made(pointwise::prims_div)),
-    (&[op!("prims.where.default")], Same(op!("aten.where.self"))),
+    (&[op!("prims.add.default")], pointwise::prims_add),
+    (&[op!("prims.sub.default")], pointwise::prims_sub),
+    (&[op!("prims.div.default")], pointwise::prims_div),
     // Reductions: dimensions listed, no element type but by a cast before.
-    (&[op!("aten.sum.default"), op!("aten.sum.dim_IntList")], Made(reduce::sum)),
-    (&[op!("aten.mean.default"), op!("aten.mean.dim")], Made(reduce::mean)),
-    (&[op!("aten.any.default"), op!("aten.any.dim"), op!("aten.any.dims")], Made(reduce::any)),
-    (&[op!("aten.all.default"), op!("aten.all.dim"), op!("aten.all.dims")], Made(reduce::all)),
-    (&[op!("aten.amax.default"), op!("aten.max.default"), op!("aten.max.dim")], Made(reduce::amax)),
-    (&[op!("aten.amin.default"), op!("aten.min.default"), op!("aten.min.dim")], Made(reduce::amin)),
-    (&[op!("aten.var.correction"), op!("aten.var.default"), op!("aten.var.dim")], Made(reduce::var)),
-    (&[op!("aten.std.correction"), op!("aten.std.default"), op!("aten.std.dim")], Made(reduce::std)),
-    (&[op!("aten.logsumexp.default"), op!("aten.special_logsumexp.default")], Made(reduce::logsumexp)),
-    (
-        &[op!("aten.prod.default"), op!("aten.prod.dim_int"), op!("aten.cumsum.default"), op!("aten.cumprod.default")],
-        Made(reduce::with_dtype),
-    ),
-    (&[op!("aten._softmax.default"), op!("aten.softmax.int"), op!("aten.special_softmax.default")], Made(reduce::softmax)),
-    (&[op!("aten.log_softmax.int"), op!("aten.special_log_softmax.default")], Made(reduce::log_softmax)),
+    (&[op!("aten.sum.default"), op!("aten.sum.dim_IntList")], reduce::sum),
+    (&[op!("aten.mean.default"), op!("aten.mean.dim")], reduce::mean),
+    (&[op!("aten.any.default"), op!("aten.any.dim"), op!("aten.any.dims")], reduce::any),
+    (&[op!("aten.all.default"), op!("aten.all.dim"), op!("aten.all.dims")], reduce::all),
+    (&[op!("aten.amax.default"), op!("aten.max.default"), op!("aten.max.dim")], reduce::amax),
+    (&[op!("aten.amin.default"), op!("aten.min.default"), op!("aten.min.dim")], reduce::amin),
+    (&[op!("aten.var.correction"), op!("aten.var.default"), op!("aten.var.dim")], reduce::var),
+    (&[op!("aten.std.correction"), op!("aten.std.default"), op!("aten.std.dim")], reduce::std),
+    (&[op!("aten.logsumexp.default")], reduce::logsumexp),
+    (&[op!("aten.prod.default"), op!("aten.prod.dim_int"), op!("aten.cumsum.default"), op!("aten.cumprod.default")], reduce::with_dtype),
+    (&[op!("aten._softmax.default"), op!("aten.softmax.int")], reduce::softmax),
+    (&[op!("aten.log_softmax.int")], reduce::log_softmax),
     // Layers.
     (
         &[
@@ -393,37 +275,18 @@ pub(super) const TABLE: &[(&[OpId], To)] = &[
             op!("aten.max_pool2d_with_indices.default"),
             op!("aten.max_pool3d_with_indices.default"),
         ],
-        Made(layers::max_pool),
+        layers::max_pool,
     ),
-    (&[op!("aten.native_layer_norm.default"), op!("aten.layer_norm.default")], Made(layers::layer_norm)),
-    (&[op!("aten.native_group_norm.default"), op!("aten.group_norm.default")], Made(layers::group_norm)),
-    (&[op!("aten._fused_rms_norm.default")], Made(layers::rms_norm)),
+    (&[op!("aten.native_layer_norm.default"), op!("aten.layer_norm.default")], layers::layer_norm),
+    (&[op!("aten.native_group_norm.default"), op!("aten.group_norm.default")], layers::group_norm),
+    (&[op!("aten._fused_rms_norm.default")], layers::rms_norm),
     (
         &[op!("aten._native_batch_norm_legit_no_training.default"), op!("aten.native_batch_norm.default"), op!("aten.batch_norm.default")],
-        Made(layers::batch_norm),
+        layers::batch_norm,
     ),
-    (&[op!("aten.convolution.default"), op!("aten._convolution.default")], Made(layers::convolution)),
-    (&[op!("aten.conv1d.padding"), op!("aten.conv2d.padding"), op!("aten.conv3d.padding")], Made(layers::padded_convolution)),
-    (&[op!("aten.embedding.default")], Made(layers::embedding)),
+    (&[op!("aten.convolution.default"), op!("aten._convolution.default")], layers::convolution),
+    (&[op!("aten.conv1d.padding"), op!("aten.conv2d.padding"), op!("aten.conv3d.padding")], layers::padded_convolution),
+    (&[op!("aten.embedding.default")], layers::embedding),
     // Scalars.
-    (&[op!("executorch_prim.add.Scalar")], Same(op!("_operator.add"))),
-    (&[op!("executorch_prim.eq.Scalar")], Same(op!("_operator.eq"))),
-    (&[op!("executorch_prim.floordiv.Scalar")], Same(op!("_operator.floordiv"))),
-    (&[op!("executorch_prim.ge.Scalar")], Same(op!("_operator.ge"))),
-    (&[op!("executorch_prim.gt.Scalar")], Same(op!("_operator.gt"))),
-    (&[op!("executorch_prim.le.Scalar")], Same(op!("_operator.le"))),
-    (&[op!("executorch_prim.lt.Scalar")], Same(op!("_operator.lt"))),
-    (&[op!("executorch_prim.mod.Scalar")], Same(op!("_operator.mod"))),
-    (&[op!("executorch_prim.mul.Scalar")], Same(op!("_operator.mul"))),
-    (&[op!("executorch_prim.neg.Scalar")], Same(op!("_operator.neg"))),
-    (&[op!("executorch_prim.sub.Scalar")], Same(op!("_operator.sub"))),
-    (&[op!("executorch_prim.sym_float.Scalar")], Same(op!("torch.sym_float"))),
-    (&[op!("executorch_prim.sym_int.Scalar")], Same(op!("torch.sym_int"))),
-    (&[op!("executorch_prim.sym_ite.Scalar")], Same(op!("torch.sym_ite"))),
-    (&[op!("executorch_prim.sym_max.Scalar")], Same(op!("torch.sym_max"))),
-    (&[op!("executorch_prim.sym_min.Scalar")], Same(op!("torch.sym_min"))),
-    (&[op!("executorch_prim.sym_not.Scalar")], Same(op!("torch.sym_not"))),
-    (&[op!("executorch_prim.truediv.Scalar")], Same(op!("_operator.truediv"))),
-    (&[op!("executorch_prim.trunc.Scalar")], Same(op!("math.trunc"))),
-    (&[op!("_operator.pos")], Made(shape::scalar_itself)),
+    (&[op!("_operator.pos")], shape::scalar_itself),
 ];

@@ -1,21 +1,12 @@
 use half::{bf16, f16};
 
 use super::*;
+use crate::cpu::samples::{floats, noise};
 
-fn noise(shape: &[usize], seed: u32) -> Tensor {
-    let mut s = seed.wrapping_mul(2654435761).wrapping_add(99);
-    let n: usize = shape.iter().product();
-    let values: Vec<f32> = (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-            (s >> 8) as f32 / (1 << 22) as f32 - 2.0
-        })
-        .collect();
-    Tensor::from_slice(shape, &values).unwrap()
-}
-
-fn floats(x: &Tensor) -> Vec<f32> {
-    cast(x, DType::Float32).unwrap().values::<f32>().unwrap().into_owned()
+/// Between -2 and 2.
+fn wide(shape: &[usize], seed: u32) -> Tensor {
+    let two = Tensor::from_slice(&[], &[2f32]).unwrap();
+    crate::cpu::binary::binary(crate::engine::Binary::Multiply, &noise(shape, seed), &two).unwrap()
 }
 
 /// Attention by the definition, in `f64`. `bias(head, query, key)` is added to the scores.
@@ -60,7 +51,7 @@ fn plain_grouped_and_causal_attention_equal_the_definition() {
     for (heads, kv, queries, keys, width, values) in
         [(1, 1, 1, 1, 4, 4), (4, 2, 1, 37, 8, 8), (6, 2, 5, 9, 16, 12), (2, 2, 200, 200, 8, 8), (8, 1, 33, 300, 64, 64), (2, 1, 7, 3, 4, 4)]
     {
-        let (q, k, v) = (noise(&[2, heads, queries, width], 1), noise(&[2, kv, keys, width], 2), noise(&[2, kv, keys, values], 3));
+        let (q, k, v) = (wide(&[2, heads, queries, width], 1), wide(&[2, kv, keys, width], 2), wide(&[2, kv, keys, values], 3));
         close(&sdpa(&q, &k, &v, 0.3, None, false).unwrap(), &plain(&q, &k, &v, 0.3, |_, _, _| 0.0), 2e-5);
         close(&sdpa(&q, &k, &v, 0.3, None, true).unwrap(), &plain(&q, &k, &v, 0.3, causal(queries, keys)), 2e-5);
     }
@@ -69,17 +60,17 @@ fn plain_grouped_and_causal_attention_equal_the_definition() {
 #[test]
 fn caches_are_read_where_they_lie() {
     // [batch, time, head, width], of which 10 of 16 positions are in use.
-    let cache = noise(&[1, 16, 2, 8], 4);
+    let cache = wide(&[1, 16, 2, 8], 4);
     let view = cache.transpose(&[0, 2, 1, 3]).unwrap().slice_axis(2, 0, 1, 10).unwrap();
-    let q = noise(&[1, 4, 3, 8], 5);
+    let q = wide(&[1, 4, 3, 8], 5);
     let got = sdpa(&q, &view, &view, 1.0, None, true).unwrap();
     close(&got, &plain(&q, &view.contiguous().unwrap(), &view.contiguous().unwrap(), 1.0, causal(3, 10)), 1e-5);
 }
 
 #[test]
 fn masks_keep_or_add_and_broadcast() {
-    let (q, k, v) = (noise(&[1, 2, 3, 4], 1), noise(&[1, 1, 5, 4], 2), noise(&[1, 1, 5, 4], 3));
-    let add = noise(&[2, 1, 5], 7);
+    let (q, k, v) = (wide(&[1, 2, 3, 4], 1), wide(&[1, 1, 5, 4], 2), wide(&[1, 1, 5, 4], 3));
+    let add = wide(&[2, 1, 5], 7);
     let terms = floats(&add);
     let want = plain(&q, &k, &v, 1.0, |h, _, s| f64::from(terms[h * 5 + s]));
     close(&sdpa(&q, &k, &v, 1.0, Some(&add), false).unwrap(), &want, 1e-5);
@@ -94,13 +85,13 @@ fn masks_keep_or_add_and_broadcast() {
 
 #[test]
 fn a_row_that_sees_nothing_is_the_mean_of_all_values() {
-    let (q, k, v) = (noise(&[1, 1, 2, 4], 1), noise(&[1, 1, 3, 4], 2), noise(&[1, 1, 3, 4], 3));
+    let (q, k, v) = (wide(&[1, 1, 2, 4], 1), wide(&[1, 1, 3, 4], 2), wide(&[1, 1, 3, 4], 3));
     let values = floats(&v);
     let mean: Vec<f64> = (0..4).map(|d| (0..3).map(|s| f64::from(values[s * 4 + d])).sum::<f64>() / 3.0).collect();
     let none = Tensor::from_slice(&[1, 3], &[Bool::from(false); 3]).unwrap();
     close(&sdpa(&q, &k, &v, 1.0, Some(&none), false).unwrap(), &[mean.clone(), mean.clone()].concat(), 1e-6);
     // Five causal queries of three keys: the first two come before all keys.
-    let q = noise(&[1, 1, 5, 4], 1);
+    let q = wide(&[1, 1, 5, 4], 1);
     let got = sdpa(&q, &k, &v, 1.0, None, true).unwrap().slice_axis(2, 0, 1, 2).unwrap();
     close(&got, &[mean.clone(), mean].concat(), 1e-6);
     let infinite = Tensor::from_slice(&[1, 3], &[f32::NEG_INFINITY; 3]).unwrap();
@@ -110,7 +101,7 @@ fn a_row_that_sees_nothing_is_the_mean_of_all_values() {
 #[test]
 fn halves_are_rounded_once() {
     for dtype in [DType::BFloat16, DType::Float16] {
-        let half = |shape: &[usize], seed| cast(&noise(shape, seed), dtype).unwrap();
+        let half = |shape: &[usize], seed| cast(&wide(shape, seed), dtype).unwrap();
         let (q, k, v) = (half(&[1, 4, 6, 32], 1), half(&[1, 2, 70, 32], 2), half(&[1, 2, 70, 32], 3));
         let got = sdpa(&q, &k, &v, 0.17, None, true).unwrap();
         assert_eq!(got.dtype(), dtype);

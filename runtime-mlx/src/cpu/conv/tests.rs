@@ -2,22 +2,7 @@ use etx_ir::DType;
 use half::bf16;
 
 use super::*;
-
-fn noise(shape: &[usize], seed: u32) -> Tensor {
-    let mut s = seed.wrapping_mul(2654435761).wrapping_add(7);
-    let n: usize = shape.iter().product();
-    let values: Vec<f32> = (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_slice(shape, &values).unwrap()
-}
-
-fn floats(x: &Tensor) -> Vec<f32> {
-    cast(x, DType::Float32).unwrap().values::<f32>().unwrap().into_owned()
-}
+use crate::cpu::samples::{floats, noise};
 
 fn geometry(stride: &[i64], padding: &[i64], dilation: &[i64], groups: i64) -> Conv {
     Conv { stride: stride.to_vec(), padding: padding.to_vec(), dilation: dilation.to_vec(), groups }

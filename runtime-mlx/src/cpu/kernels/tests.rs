@@ -1,6 +1,7 @@
 use half::{bf16, f16};
 
 use super::*;
+use crate::cpu::samples::noise;
 
 fn call(name: &str, inputs: Vec<Tensor>, outputs: &[(&[i64], DType)]) -> Result<Vec<Tensor>> {
     run(&Kernel { name, inputs, outputs: outputs.iter().map(|(shape, dtype)| (shape.to_vec(), *dtype)).collect() })
@@ -8,18 +9,6 @@ fn call(name: &str, inputs: Vec<Tensor>, outputs: &[(&[i64], DType)]) -> Result<
 
 fn one(name: &str, inputs: Vec<Tensor>, shape: &[i64], dtype: DType) -> Tensor {
     call(name, inputs, &[(shape, dtype)]).unwrap().remove(0)
-}
-
-fn noise(shape: &[usize], seed: u32) -> Tensor {
-    let mut s = seed.wrapping_mul(2654435761).wrapping_add(5);
-    let n: usize = shape.iter().product();
-    let values: Vec<f32> = (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_slice(shape, &values).unwrap()
 }
 
 #[test]

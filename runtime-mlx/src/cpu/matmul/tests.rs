@@ -1,23 +1,8 @@
 use half::{bf16, f16};
 
 use super::*;
+use crate::cpu::samples::{floats, noise};
 use crate::tensor::Elem;
-
-fn noise(shape: &[usize], seed: u32) -> Tensor {
-    let mut s = seed.wrapping_mul(2654435761).wrapping_add(12345);
-    let n: usize = shape.iter().product();
-    let values: Vec<f32> = (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_slice(shape, &values).unwrap()
-}
-
-fn floats(x: &Tensor) -> Vec<f32> {
-    cast(x, DType::Float32).unwrap().values::<f32>().unwrap().into_owned()
-}
 
 /// The product of two rank-2 tensors by the definition, in `f64`.
 fn plain(a: &Tensor, b: &Tensor) -> Vec<f64> {

@@ -2,22 +2,7 @@ use half::bf16;
 
 use super::*;
 use crate::cpu::matmul::addmm;
-
-fn noise(shape: &[usize], seed: u32) -> Tensor {
-    let mut s = seed.wrapping_mul(2654435761).wrapping_add(3);
-    let n: usize = shape.iter().product();
-    let values: Vec<f32> = (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_slice(shape, &values).unwrap()
-}
-
-fn floats(x: &Tensor) -> Vec<f32> {
-    cast(x, DType::Float32).unwrap().values::<f32>().unwrap().into_owned()
-}
+use crate::cpu::samples::{floats, noise};
 
 /// A quantised tensor with codes of every value.
 struct Sample {

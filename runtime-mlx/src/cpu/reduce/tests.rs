@@ -1,13 +1,10 @@
 use half::{bf16, f16};
 
 use super::*;
+use crate::cpu::samples::floats;
 
 fn grid() -> Tensor {
     Tensor::from_slice(&[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap()
-}
-
-fn floats(t: &Tensor) -> Vec<f32> {
-    t.values::<f32>().unwrap().into_owned()
 }
 
 #[test]
