@@ -20,6 +20,7 @@ import cases.reference_faults
 import cases.sequence
 import cases.shapes
 import cases.signature
+import cases.spectra
 import cases.state
 import cases.vision
 import cases.weights

@@ -243,7 +243,9 @@ pub(super) fn pow(c: &Call) -> Results {
         }
     }
     if promoted(&operands)?.is_complex() {
-        return Err(bad("of complex numbers"));
+        let Operand::Number(Number::Int(2)) = &operands[1] else { return Err(bad("of complex numbers")) };
+        let z = operands[0].tensor()?;
+        return one(zip(z.dtype(), z.dtype(), &z, &z, times)?);
     }
     // torch takes roots for these, which differ from powers at negative zero and infinity; powers of halves it computes as such.
     match (&operands[1], promoted(&operands)?) {

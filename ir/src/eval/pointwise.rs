@@ -360,6 +360,9 @@ pub(super) fn glu(c: &Call) -> Results {
     let t = c.first()?;
     let axis = c.axis("dim", t.rank())?;
     let half = t.size(axis) / 2;
+    if t.rank() == 0 || t.size(axis) % 2 == 1 {
+        return Err(super::bad(format!("halves of a dimension of size {}", t.size(axis))));
+    }
     let (a, b) = (t.slice(axis, 0, half, 1)?, t.slice(axis, half, half, 1)?);
     one(zip(t.dtype(), t.dtype(), &a, &b, |a: f64, b: f64| a * functions::sigmoid(b))?)
 }

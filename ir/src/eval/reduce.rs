@@ -83,6 +83,10 @@ pub(super) fn trace(c: &Call) -> Results {
 pub(super) fn mean(c: &Call, skip_nan: bool) -> Results {
     let t = c.first()?;
     let d = c.dtype("dtype").unwrap_or(t.dtype());
+    if d.is_complex() && !skip_nan {
+        let mean = |z: &[[f64; 2]]| z.iter().fold([0.0, 0.0], |s, z| [s[0] + z[0], s[1] + z[1]]).map(|s| s / z.len() as f64);
+        return one(fold(&t.cast(d)?, &axes(c, t.rank())?, c.flag("keepdim"), d, mean)?);
+    }
     if !d.is_float() {
         return Err(bad(format!("the mean of {d}")));
     }
@@ -294,27 +298,37 @@ pub(super) fn any_norm(c: &Call, matrix: bool) -> Results {
     one(kept.reshape(&shape)?)
 }
 
-/// Between the two ranks around `q (n - 1)`; NaN where one is.
-pub(super) fn quantile(c: &Call) -> Results {
+/// Between the two ranks around `q (n - 1)`; NaN where one is, unless only numbers count. A vector of ranks is a first axis.
+pub(super) fn quantile(c: &Call, numbers_only: bool) -> Results {
     let t = c.first()?;
-    let (q, keep) = (c.float("q")?, c.flag("keepdim"));
+    let keep = c.flag("keepdim");
     let axes = if c.given("dim") { vec![c.axis("dim", t.rank())?] } else { (0..t.rank()).collect() };
     let way = c.text("interpolation").unwrap_or("linear").to_owned();
-    one(fold(&t, &axes, keep, t.dtype(), |x: &[f64]| {
-        if x.iter().any(|v| v.is_nan()) {
-            return f64::NAN;
-        }
-        let mut sorted = x.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |k: f64| sorted.get(k as usize).copied().unwrap_or(f64::NAN);
-        let rank = q * (sorted.len() as f64 - 1.0);
-        let (low, high) = (at(rank.floor()), at(rank.ceil()));
-        match way.as_str() {
-            "lower" => low,
-            "higher" => high,
-            "nearest" => at(rank.round_ties_even()),
-            "midpoint" => (low + high) / 2.0,
-            _ => low + (high - low) * (rank - rank.floor()),
-        }
-    })?)
+    let at_rank = |q: f64| {
+        fold(&t, &axes, keep, t.dtype(), |x: &[f64]| {
+            let mut sorted: Vec<f64> = x.iter().copied().filter(|v| !v.is_nan()).collect();
+            if sorted.is_empty() || (!numbers_only && sorted.len() < x.len()) {
+                return f64::NAN;
+            }
+            sorted.sort_by(f64::total_cmp);
+            let at = |k: f64| sorted.get(k as usize).copied().unwrap_or(f64::NAN);
+            let rank = q * (sorted.len() as f64 - 1.0);
+            let (low, high) = (at(rank.floor()), at(rank.ceil()));
+            match way.as_str() {
+                "lower" => low,
+                "higher" => high,
+                "nearest" => at(rank.round_ties_even()),
+                "midpoint" => (low + high) / 2.0,
+                _ => low + (high - low) * (rank - rank.floor()),
+            }
+        })
+    };
+    if c.schema.overload == "scalar" {
+        return one(at_rank(c.float("q")?)?);
+    }
+    let q = c.tensor("q")?;
+    let each = q.to::<f64>().into_iter().map(at_rank).collect::<Result<Vec<_>, _>>()?;
+    let rest = each.first().map_or_else(|| t.shape().to_vec(), |x| x.shape().to_vec());
+    let shape: Vec<usize> = q.shape().iter().copied().chain(rest).collect();
+    one(Tensor::of(t.dtype(), &shape, each.iter().flat_map(|x| x.to::<f64>()))?)
 }

@@ -56,20 +56,157 @@ pub(super) fn fft(c: &Call) -> Results {
         }
         "_fft_c2c" => one(scaled(&along(&t, &axes, c.flag("forward"), t.dtype())?, factor(&t))?),
         _ => {
-            // The other half of the last axis mirrors the one given.
             let n = c.size("last_dim_size")?;
             let rest: Vec<usize> = axes.iter().copied().filter(|&a| a != last).collect();
-            let half = along(&t, &rest, false, DType::Complex128)?;
-            let full = lines(&half, last, DType::Complex128, |x: &[Complex]| {
-                let at = |k: usize| {
-                    if k <= n / 2 { x.get(k).copied().unwrap_or_default() } else { x.get(n - k).map_or([0.0; 2], |z| [z[0], -z[1]]) }
-                };
-                transform(&(0..n).map(at).collect::<Vec<_>>(), false)
-            })?;
+            let full = real_along(&along(&t, &rest, false, DType::Complex128)?, last, n)?;
             let by = factor(&full);
-            one(super::pointwise::map(&full, to_real(t.dtype()), |z: Complex| z[0] * by)?)
+            one(super::pointwise::map(&full, to_real(t.dtype()), |x: f64| x * by)?)
         }
     }
+}
+
+/// Real numbers from half of their spectrum along an axis: the other half mirrors it.
+fn real_along(half: &Tensor, axis: usize, n: usize) -> Result<Tensor, Error> {
+    let full = lines(half, axis, DType::Complex128, |x: &[Complex]| {
+        let at = |k: usize| {
+            if k <= n / 2 { x.get(k).copied().unwrap_or_default() } else { x.get(n - k).map_or([0.0; 2], |z| [z[0], -z[1]]) }
+        };
+        transform(&(0..n).map(at).collect::<Vec<_>>(), false)
+    })?;
+    super::pointwise::map(&full, DType::Float64, |z: Complex| z[0])
+}
+
+/// The transforms of torch.fft: by length or lengths, dimension or dimensions, and the name of a scale.
+pub(super) fn named(c: &Call) -> Results {
+    let t = c.first()?;
+    let name = c.schema.name.trim_start_matches("fft_").to_owned();
+    let (kind, several) = match name.strip_suffix('2').or(name.strip_suffix('n')) {
+        Some(kind) => (kind, true),
+        None => (name.as_str(), false),
+    };
+    let lengths = if several { "s" } else { "n" };
+    let given = if c.given(lengths) { Some(c.ints(lengths)?) } else { None };
+    let axes = match &given {
+        _ if c.given("dim") => c.axes("dim", t.rank())?,
+        Some(s) => (t.rank().checked_sub(s.len()).ok_or_else(|| bad("more lengths than dimensions"))?..t.rank()).collect(),
+        None => (0..t.rank()).collect(),
+    };
+    let Some((&last, _)) = axes.split_last() else { return Err(bad("no dimensions")) };
+    let (from_half, hermitian) = (kind == "irfft" || kind == "hfft", kind.ends_with("hfft"));
+    let forward = !kind.starts_with('i');
+    let mut x = if hermitian && from_half { super::pointwise::map(&t, t.dtype(), |[re, im]: Complex| [re, -im])? } else { t.clone() };
+    let mut count = 1;
+    let mut end = 0;
+    for (i, &axis) in axes.iter().enumerate() {
+        let there = x.size(axis) as i64;
+        let half = from_half && axis == last;
+        let n = given.as_ref().and_then(|s| s.get(i).copied()).filter(|n| *n >= 0).unwrap_or(if half { 2 * (there - 1) } else { there });
+        let kept = if half { n / 2 + 1 } else { n };
+        if n < 1 {
+            return Err(bad(format!("a transform of {n} elements")));
+        }
+        x = padded(&x, axis, 0, kept - there, &Fill::Value(0.0))?;
+        (count, end) = (count * n, n as usize);
+    }
+    let by = match (c.text("norm").unwrap_or("backward"), forward) {
+        ("ortho", _) => (count as f64).sqrt().recip(),
+        ("backward", true) | ("forward", false) => 1.0,
+        _ => (count as f64).recip(),
+    };
+    if from_half {
+        let rest: Vec<usize> = axes.iter().copied().filter(|&a| a != last).collect();
+        let y = real_along(&along(&x, &rest, forward && !hermitian, DType::Complex128)?, last, end)?;
+        return one(super::pointwise::map(&y, to_real(t.dtype()), |x: f64| x * by)?);
+    }
+    let mut y = scaled(&along(&x, &axes, forward, to_complex(t.dtype()))?, by)?;
+    if kind == "rfft" || kind == "ihfft" {
+        y = y.slice(last, 0, end / 2 + 1, 1)?.copy()?;
+    }
+    one(y)
+}
+
+/// The frequencies of the bins of a transform.
+pub(super) fn frequencies(c: &Call) -> Results {
+    let (n, d) = (c.int("n")?, c.float("d")?);
+    super::tensor::count(&[c.size("n")?])?;
+    let half = c.schema.name == "fft_rfftfreq";
+    let bins = (0..if half { n / 2 + 1 } else { n }).map(|k| if half || k < (n + 1) / 2 { k } else { k - n });
+    let dtype = c.dtype("dtype").unwrap_or(DType::Float32);
+    let bins: Vec<f64> = bins.map(|k| k as f64 / (n as f64 * d)).collect();
+    one(Tensor::of(dtype, &[bins.len()], bins)?)
+}
+
+/// Frequency 0 into the middle, or back.
+pub(super) fn shifted(c: &Call) -> Results {
+    let t = c.first()?;
+    let axes = if c.given("dim") { c.axes("dim", t.rank())? } else { (0..t.rank()).collect() };
+    let back = c.schema.name == "fft_ifftshift";
+    let turned = axes.into_iter().try_fold(t.cast(DType::Complex128)?, |x, axis| {
+        let by = if back { x.size(axis) / 2 } else { x.size(axis).div_ceil(2) };
+        lines(&x, axis, DType::Complex128, |x: &[Complex]| {
+            let mut x = x.to_vec();
+            let by = by.min(x.len());
+            x.rotate_left(by);
+            x
+        })
+    })?;
+    one(turned.cast(t.dtype())?)
+}
+
+/// `istft`: each frame transformed back and weighed, added up, divided by what the squares of the weights add up to.
+pub(super) fn istft(c: &Call) -> Results {
+    let t = c.first()?;
+    let n = c.size("n_fft")?;
+    let hop = if c.given("hop_length") { c.size("hop_length")? } else { n / 4 };
+    let size = if c.given("win_length") { c.size("win_length")? } else { n };
+    let [bins, frames] = [2, 1].map(|back| t.rank().checked_sub(back).map_or(0, |a| t.size(a)));
+    if hop == 0 || hop > size || size > n || frames == 0 || t.rank() < 2 || c.flag("return_complex") {
+        return Err(bad("no frames, a step longer than the window or that longer than the transform, or complex results"));
+    }
+    let axis = t.rank() - 2;
+    let half = if c.given("onesided") { c.flag("onesided") } else { bins != n };
+    if bins != if half { n / 2 + 1 } else { n } {
+        return Err(bad(format!("{bins} frequencies of a transform of {n}")));
+    }
+    let y = if half {
+        real_along(&t.cast(DType::Complex128)?, axis, n)?
+    } else {
+        super::pointwise::map(&along(&t, &[axis], false, DType::Complex128)?, DType::Float64, |z: Complex| z[0])?
+    };
+    let by = scale(if c.flag("normalized") { 1 } else { 2 }, n);
+    let window = match c.maybe_tensor("window")? {
+        Some(w) => w.to::<f64>(),
+        None => vec![1.0; size],
+    };
+    let left = (n - size) / 2;
+    let weight = |i: usize| i.checked_sub(left).and_then(|i| window.get(i)).copied().unwrap_or(0.0);
+    let from = if c.flag("center") { n / 2 } else { 0 };
+    let whole = n + hop * (frames - 1);
+    let to = if c.given("length") { from.saturating_add(c.size("length")?) } else { whole.saturating_sub(from) };
+    let count = to.checked_sub(from).ok_or_else(|| bad("a signal of less than nothing"))?;
+    let all = y.copy()?.to::<f64>();
+    let mut weights = vec![0.0; whole];
+    for start in (0..frames).map(|f| f * hop) {
+        weights.iter_mut().skip(start).take(n).enumerate().for_each(|(i, w)| *w += weight(i) * weight(i));
+    }
+    if weights.iter().take(to).skip(from).any(|w| *w < 1e-11) {
+        return Err(bad("windows that leave out elements"));
+    }
+    let mut out = Vec::new();
+    for lines in all.chunks_exact((n * frames).max(1)) {
+        let mut sum = vec![0.0; whole];
+        for (i, line) in lines.chunks_exact(frames).enumerate() {
+            for (f, x) in line.iter().enumerate() {
+                if let Some(s) = sum.get_mut(f * hop + i) {
+                    *s += x * by * weight(i);
+                }
+            }
+        }
+        let inside = sum.iter().zip(&weights).map(|(s, w)| s / w).skip(from).take(count);
+        out.extend(inside.chain(std::iter::repeat(0.0)).take(count));
+    }
+    let shape: Vec<usize> = t.shape().iter().take(axis).copied().chain([count]).collect();
+    one(Tensor::of(to_real(t.dtype()), &shape, out)?)
 }
 
 /// `stft`: frames of the last dimension, times the window, transformed: `[batch, frequencies, frames]`.

@@ -214,7 +214,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (reduce::logsumexp, "logsumexp"),
     (|c| reduce::any_norm(c, false), "linalg_norm"),
     (|c| reduce::any_norm(c, true), "linalg_matrix_norm linalg_matrix_norm.str_ord"),
-    (reduce::quantile, "quantile.scalar"),
+    (|c| reduce::quantile(c, false), "quantile quantile.scalar"),
+    (|c| reduce::quantile(c, true), "nanquantile nanquantile.scalar"),
     (reduce::norm, "linalg_vector_norm norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype frobenius_norm.dim"),
     (reduce::dist, "dist"),
     // Order.
@@ -355,7 +356,14 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (resample::grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
     (resample::affine_grid, "affine_grid_generator"),
     (signal::stft, "stft stft.center"),
+    (signal::istft, "istft"),
     (signal::fft, "_fft_r2c _fft_c2c _fft_c2r"),
+    (
+        signal::named,
+        "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn",
+    ),
+    (signal::frequencies, "fft_fftfreq fft_rfftfreq"),
+    (signal::shifted, "fft_fftshift fft_ifftshift"),
     // Normalisation, softmax, recurrent layers.
     (|c| norm::softmax(c, false), "softmax.int _softmax"),
     (|c| norm::softmax(c, true), "log_softmax.int _log_softmax"),

@@ -149,9 +149,10 @@ pub(super) fn glu(site: &mut Site<'_>) -> Result {
     let x = p.0.nth(0).clone();
     let t = p.ty(&x)?;
     let Some(dim) = p.0.nth(1).as_int().and_then(|d| wrap(d, t.rank())) else { return Ok(None) };
-    let Some(half) = t.shape.get(dim).and_then(Dim::as_int).map(|n| n / 2) else { return Ok(None) };
-    let a = p.slice(&x, dim, Arg::Int(0), Arg::Int(half))?;
-    let b = p.slice(&x, dim, Arg::Int(half), Arg::Int(2 * half))?;
+    let Some(n) = t.shape.get(dim).cloned() else { return Ok(None) };
+    let (Some(half), Some(end)) = (p.0.size(&n.floor_div(&Dim::Int(2))), p.0.size(&n)) else { return Ok(None) };
+    let a = p.slice(&x, dim, Arg::Int(0), half.clone())?;
+    let b = p.slice(&x, dim, half, end)?;
     let (a, b) = (p.wide(&a)?, p.wide(&b)?);
     let gate = p.sigmoid(&b)?;
     let y = p.mul(&a, &gate)?;

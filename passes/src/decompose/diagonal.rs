@@ -30,7 +30,7 @@ fn on_diagonal(p: &mut Pen<'_, '_>, offset: i64, first: usize, second: usize) ->
     let x = p.0.nth(0).clone();
     let t = p.ty(&x)?;
     let size = |d: usize| t.shape.get(d).and_then(Dim::as_int);
-    let (Some(rows), Some(columns)) = (size(first), size(second)) else { return Ok(None) };
+    let (Some(rows), Some(columns)) = (size(first), size(second)) else { return looked_up(p, &x, offset, first, second) };
     let count = if offset >= 0 { rows.min(columns - offset) } else { columns.min(rows + offset) };
     if first == second {
         return Ok(None);
@@ -45,6 +45,40 @@ fn on_diagonal(p: &mut Pen<'_, '_>, offset: i64, first: usize, second: usize) ->
     let start = if offset >= 0 { offset } else { -offset * columns };
     let (start, end, step) = if count < 1 { (0, 0, 1) } else { (start, start + (count - 1) * (columns + 1) + 1, columns + 1) };
     p.call(op!("aten.slice.Tensor"), vec![flat, Arg::Int(axis), Arg::Int(start), Arg::Int(end), Arg::Int(step)]).map(Some)
+}
+
+/// The diagonal of a matrix whose size is known only at run time: of each row that has one, the element in its place. Which side ends it
+/// must be known.
+fn looked_up(p: &mut Pen<'_, '_>, x: &Arg, offset: i64, first: usize, second: usize) -> Value {
+    let t = p.ty(x)?;
+    let (Some(rows), Some(columns)) = (t.shape.get(first), t.shape.get(second)) else { return Ok(None) };
+    if first == second {
+        return Ok(None);
+    }
+    let (rows, columns) = (rows.minus(&Dim::Int((-offset).max(0))), columns.minus(&Dim::Int(offset.max(0))));
+    let ranges = p.0.ranges();
+    let count = match (ranges.at_most(&rows, &columns), ranges.at_most(&columns, &rows)) {
+        (Some(true), _) => rows,
+        (_, Some(true)) => columns,
+        _ => return Ok(None),
+    };
+    if ranges.bounds(&count).min.is_none_or(|n| n < 0) {
+        return Ok(None);
+    }
+    let mut order: Vec<usize> = (0..t.rank()).filter(|&d| d != first && d != second).collect();
+    let mut shape: Vec<Dim> = order.iter().filter_map(|&d| t.shape.get(d).cloned()).collect();
+    order.extend([first, second]);
+    let row = shape.len();
+    shape.extend([count.clone(), Dim::Int(1)]);
+    let from = (-offset).max(0);
+    let (Some(end), Some(sizes)) = (p.0.size(&count.plus(&Dim::Int(from))), p.0.sizes(&shape)) else { return Ok(None) };
+    let x = p.permute(x, &order)?;
+    let x = p.slice(&x, row, Arg::Int(from), end)?;
+    let Some(place) = ramp(p, &count, row, row + 2)? else { return Ok(None) };
+    let place = p.write(&(Ex::from(place) + offset.max(0)))?;
+    let place = p.call(op!("aten.expand.default"), vec![place, sizes])?;
+    let y = p.call(op!("aten.gather.default"), vec![x, Arg::Int(row as i64 + 1), place])?;
+    p.squeeze(&y, row + 1).map(Some)
 }
 
 fn axes(site: &Site<'_>, rank: usize) -> Option<(i64, usize, usize)> {

@@ -3,8 +3,10 @@
 mod activation;
 mod arrange;
 mod attention;
+mod complex;
 mod diagonal;
 mod expr;
+mod fourier;
 mod image;
 mod index;
 mod lengths;

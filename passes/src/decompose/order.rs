@@ -7,16 +7,18 @@ use etx_ir::op;
 use etx_ir::op::OpId;
 use etx_ir::sym::Dim;
 
+use super::diagonal::ramp;
 use super::expr::Ex;
 use super::pen::Pen;
-use crate::calls::{args, wrap};
+use crate::calls::{args, ints, wrap};
 use crate::rewrite::{Patch, Site};
 
 type Result = std::result::Result<Option<Patch>, Error>;
 type Value = std::result::Result<Option<Arg>, Error>;
 
 /// Value and position of the `k`-th smallest, counted from 0; `poisoned` if NaN counts as every place's answer.
-fn ranked(site: &mut Site<'_>, dim: usize, k: i64, keep: bool, poisoned: bool) -> Result {
+fn ranked(site: &mut Site<'_>, dim: usize, k: &Dim, keep: bool, poisoned: bool) -> Result {
+    let (Some(from), Some(to)) = (site.size(k), site.size(&k.plus(&Dim::Int(1)))) else { return Ok(None) };
     let used: Vec<bool> = site.node().outputs.iter().map(|&v| site.graph().value(v).use_count() > 0).collect();
     let mut p = Pen(site);
     let x = p.0.nth(0).clone();
@@ -27,7 +29,7 @@ fn ranked(site: &mut Site<'_>, dim: usize, k: i64, keep: bool, poisoned: bool) -
             results.push(Arg::None);
             continue;
         }
-        let part = p.slice(&Arg::Value(v), dim, Arg::Int(k), Arg::Int(k + 1))?;
+        let part = p.slice(&Arg::Value(v), dim, from.clone(), to.clone())?;
         results.push(if keep { part } else { p.squeeze(&part, dim)? });
     }
     let [value, position] = results.as_mut_slice() else { return Ok(None) };
@@ -46,11 +48,16 @@ fn ranked(site: &mut Site<'_>, dim: usize, k: i64, keep: bool, poisoned: bool) -
     Ok(Some(Patch::Values(results)))
 }
 
-fn length(site: &Site<'_>) -> Option<(usize, i64)> {
+fn length(site: &Site<'_>) -> Option<(usize, Dim)> {
     let t = site.operand(0)?;
     let dim = wrap(site.arg("dim").as_int()?, t.rank())?;
     // A scalar has no axis to sort.
-    Some((dim, t.shape.get(dim)?.as_int().filter(|&n| n > 0)?))
+    Some((dim, t.shape.get(dim).filter(|n| n.as_int() != Some(0))?.clone()))
+}
+
+/// The lower one of two places in the middle.
+fn middle(n: &Dim) -> Dim {
+    n.minus(&Dim::Int(1)).floor_div(&Dim::Int(2))
 }
 
 fn keepdim(site: &Site<'_>) -> bool {
@@ -60,18 +67,18 @@ fn keepdim(site: &Site<'_>) -> bool {
 /// Source: torch.kthvalue.
 pub(super) fn kthvalue(site: &mut Site<'_>) -> Result {
     let (Some((dim, n)), Some(k)) = (length(site), site.arg("k").as_int()) else { return Ok(None) };
-    if !(1..=n).contains(&k) {
+    if k < 1 || site.ranges().bounds(&n).min.is_none_or(|n| n < k) {
         return Ok(None);
     }
     let keep = keepdim(site);
-    ranked(site, dim, k - 1, keep, false)
+    ranked(site, dim, &Dim::Int(k - 1), keep, false)
 }
 
 /// The lower one of two in the middle. Source: torch.median.
 pub(super) fn median(site: &mut Site<'_>) -> Result {
     let Some((dim, n)) = length(site) else { return Ok(None) };
     let keep = keepdim(site);
-    ranked(site, dim, (n - 1) / 2, keep, true)
+    ranked(site, dim, &middle(&n), keep, true)
 }
 
 /// The same among those that are numbers: NaN sorts last. Source: torch.nanmedian.
@@ -79,7 +86,7 @@ pub(super) fn nanmedian(site: &mut Site<'_>) -> Result {
     let Some((dim, n)) = length(site) else { return Ok(None) };
     let (keep, x) = (keepdim(site), site.nth(0).clone());
     if site.operand(0).is_none_or(|t| !t.dtype.is_float()) {
-        return ranked(site, dim, (n - 1) / 2, keep, false);
+        return ranked(site, dim, &middle(&n), keep, false);
     }
     let mut p = Pen(site);
     let numbers = Ex::from(&x).eq(&x).cast(DType::Int64).sum(&[dim], true);
@@ -107,8 +114,11 @@ pub(super) fn nanmedian_of_all(site: &mut Site<'_>) -> Result {
 fn of_all(site: &mut Site<'_>, op: OpId) -> Result {
     let mut p = Pen(site);
     let x = p.0.nth(0).clone();
-    let Some(n) = p.ty(&x)?.numel().as_int().filter(|&n| n > 0) else { return Ok(None) };
-    let Some(flat) = p.view(&x, &[Dim::Int(n)])? else { return Ok(None) };
+    let n = p.ty(&x)?.numel();
+    if n.as_int() == Some(0) {
+        return Ok(None);
+    }
+    let Some(flat) = p.view(&x, &[n])? else { return Ok(None) };
     let both = p.0.call_all(op, vec![flat, Arg::Int(0), Arg::Bool(false)])?;
     match both.first() {
         Some(&v) => p.done(Arg::Value(v)),
@@ -118,10 +128,20 @@ fn of_all(site: &mut Site<'_>, op: OpId) -> Result {
 
 /// Between the two ranks around `q · (n - 1)`; NaN where one is. Source: torch.quantile.
 pub(super) fn quantile(site: &mut Site<'_>) -> Result {
-    let (Some(t), Some(q), Arg::Str(way)) = (site.operand(0).cloned(), site.arg("q").as_float(), site.arg("interpolation").clone()) else {
+    between_ranks(site, false)
+}
+
+/// The same among those that are numbers. Source: torch.nanquantile.
+pub(super) fn nanquantile(site: &mut Site<'_>) -> Result {
+    between_ranks(site, true)
+}
+
+/// Ranks are numbers when the length is, and computed by the program where it is not, or where they differ from row to row. Several
+/// of them are a first axis of the result.
+fn between_ranks(site: &mut Site<'_>, numbers_only: bool) -> Result {
+    let (Some(t), Arg::Str(way), q) = (site.operand(0).cloned(), site.arg("interpolation").clone(), site.arg("q").clone()) else {
         return Ok(None);
     };
-    let keep = keepdim(site);
     let dim = match site.arg("dim") {
         Arg::None => None,
         d => match d.as_int().and_then(|d| wrap(d, t.rank())) {
@@ -129,40 +149,72 @@ pub(super) fn quantile(site: &mut Site<'_>) -> Result {
             None => return Ok(None),
         },
     };
+    if t.dtype != DType::Float32 || !["linear", "midpoint", "lower", "higher", "nearest"].contains(&&*way) {
+        return Ok(None);
+    }
+    let Some(shape) = site.result().map(|t| t.shape.clone()) else { return Ok(None) };
     let mut p = Pen(site);
     let mut x = p.0.nth(0).clone();
-    if dim.is_none() {
-        let Some(flat) = p.view(&x, &[t.numel()])? else { return Ok(None) };
-        x = flat;
-    }
-    let (axis, flat) = (dim.unwrap_or(0), p.ty(&x)?);
-    let Some(n) = flat.shape.get(axis).and_then(Dim::as_int).filter(|&n| n > 0) else { return Ok(None) };
-    let rank = q * (n - 1) as f64;
-    let (below, above) = (rank.floor(), rank.ceil());
-    let at = match &*way {
-        "linear" | "midpoint" => None,
-        "lower" => Some(below),
-        "higher" => Some(above),
-        "nearest" => Some(rank.round_ties_even()),
-        _ => return Ok(None),
-    };
-    let sorted = p.0.call_all(op!("aten.sort.default"), vec![x.clone(), Arg::Int(axis as i64), Arg::Bool(false)])?;
-    let Some(&sorted) = sorted.first() else { return Ok(None) };
-    let mut one = |k: f64| p.slice(&Arg::Value(sorted), axis, Arg::Int(k as i64), Arg::Int(k as i64 + 1));
-    let y = match at {
-        Some(k) => Ex::from(one(k)?),
+    match dim.filter(|_| t.rank() > 0) {
         None => {
-            let (low, high) = (Ex::from(one(below)?), one(above)?);
-            let weight = if &*way == "midpoint" && below != above { 0.5 } else { rank - below };
-            Ex::call(op!("aten.lerp.Scalar"), vec![low, high.into(), weight.into()])
+            let Some(flat) = p.view(&x, &[t.numel()])? else { return Ok(None) };
+            x = flat;
+        }
+        Some(d) => {
+            let order: Vec<usize> = (0..t.rank()).filter(|&a| a != d).chain([d]).collect();
+            x = p.permute(&x, &order)?;
+        }
+    }
+    let t = p.ty(&x)?;
+    let Some(last) = t.rank().checked_sub(1) else { return Ok(None) };
+    let Some(n) = t.shape.get(last).filter(|n| n.as_int() != Some(0)).cloned() else { return Ok(None) };
+    let sorted = p.0.call_all(op!("aten.sort.default"), vec![x.clone(), Arg::Int(last as i64), Arg::Bool(false)])?;
+    let Some(&sorted) = sorted.first() else { return Ok(None) };
+    let y = match (q.as_float(), n.as_int()) {
+        (Some(q), Some(n)) if !numbers_only => {
+            let rank = q * (n - 1) as f64;
+            let (below, above) = (rank.floor(), rank.ceil());
+            let mut one = |k: f64| p.slice(&Arg::Value(sorted), last, Arg::Int(k as i64), Arg::Int(k as i64 + 1)).map(Ex::from);
+            match &*way {
+                "lower" => one(below)?,
+                "higher" => one(above)?,
+                "nearest" => one(rank.round_ties_even())?,
+                "midpoint" if below != above => Ex::call(op!("aten.lerp.Scalar"), vec![one(below)?, one(above)?, 0.5.into()]),
+                _ => Ex::call(op!("aten.lerp.Scalar"), vec![one(below)?, one(above)?, (rank - below).into()]),
+            }
+        }
+        _ => {
+            let of_row = |d: Dim| t.shape.iter().take(last).cloned().chain([d]).collect::<Vec<_>>();
+            let count = if numbers_only {
+                Ex::from(&x).eq(&x).cast(DType::Float32).sum(&[last], true)
+            } else {
+                let Some(n) = p.0.size(&n) else { return Ok(None) };
+                Ex::call(op!("aten.full.default"), vec![Arg::List(Vec::new()).into(), n.into(), Arg::DType(DType::Float32).into()])
+            };
+            let several = p.0.tensor(&q).map_or(Dim::Int(1), |t| t.numel());
+            let rank = ((count - 1.0) * &Ex::from(q)).at_least(0.0);
+            let rank = p.write(&rank)?;
+            let Some(sizes) = p.0.sizes(&of_row(several)) else { return Ok(None) };
+            let rank = Ex::call(op!("aten.expand.default"), vec![rank.into(), sizes.into()]);
+            let at = |place: Ex| {
+                Ex::call(op!("aten.gather.default"), vec![Arg::Value(sorted).into(), (last as i64).into(), place.cast(DType::Int64)])
+            };
+            let (low, high) = (at(rank.floor()), at(-(-&rank).floor()));
+            match &*way {
+                "lower" => low,
+                "higher" => high,
+                "nearest" => at(rank.round()),
+                "midpoint" => Ex::call(op!("aten.lerp.Scalar"), vec![low, high, 0.5.into()]),
+                _ => Ex::call(op!("aten.lerp.Tensor"), vec![low, high, &rank - rank.floor()]),
+            }
         }
     };
-    let any = Ex::from(&x).is_nan().reduce(op!("aten.any.dims"), &[axis], true);
-    let y = p.write(&any.then(f64::NAN, y))?;
-    if keep && dim.is_some() {
-        return p.done(y);
+    let y = if numbers_only { y } else { Ex::from(&x).is_nan().reduce(op!("aten.any.dims"), &[last], true).then(f64::NAN, y) };
+    let mut y = p.write(&y)?;
+    if p.0.tensor(p.0.arg("q")).is_some_and(|q| q.rank() == 1) {
+        let order: Vec<usize> = std::iter::once(last).chain(0..last).collect();
+        y = p.permute(&y, &order)?;
     }
-    let Some(shape) = p.0.result().map(|t| t.shape.clone()) else { return Ok(None) };
     match p.view(&y, &shape)? {
         Some(y) => p.done(y),
         None => Ok(None),
@@ -180,20 +232,43 @@ pub(super) fn msort(site: &mut Site<'_>) -> Result {
     }
 }
 
+/// What stands before the first element of a running operation: a number that changes nothing, or the first element itself.
+#[derive(Clone, Copy)]
+enum Before {
+    Number(f64),
+    First,
+}
+
 /// What everything so far comes to under an associative operation: after each step, that of twice as many elements. Source: Hillis
-/// and Steele, "Data parallel algorithms".
-fn running(p: &mut Pen<'_, '_>, mut x: Arg, dim: usize, op: OpId) -> Value {
+/// and Steele, "Data parallel algorithms". As many steps as the longest axis takes; those beyond its length change nothing.
+fn running(p: &mut Pen<'_, '_>, mut x: Arg, dim: usize, op: OpId, before: Before) -> Value {
     let t = p.ty(&x)?;
     if t.rank() == 0 {
         return Ok(Some(x));
     }
-    let Some(n) = t.shape.get(dim).and_then(Dim::as_int) else { return Ok(None) };
+    let Some(n) = t.shape.get(dim).cloned() else { return Ok(None) };
+    let range = p.0.ranges().bounds(&n);
+    let (Some(most), Some(end)) = (range.max, p.0.size(&n)) else { return Ok(None) };
+    if matches!(before, Before::First) && range.min.is_none_or(|n| n < 1) {
+        return Ok(None);
+    }
     let mut reach = 1;
-    while reach < n {
-        let done = p.slice(&x, dim, Arg::Int(0), Arg::Int(reach))?;
-        let (rest, before) = (p.slice(&x, dim, Arg::Int(reach), Arg::Int(n))?, p.slice(&x, dim, Arg::Int(0), Arg::Int(n - reach))?);
-        let rest = p.call(op, args(op, [rest, before], &[]))?;
-        x = p.call(op!("aten.cat.default"), vec![Arg::List(vec![done, rest]), Arg::Int(dim as i64)])?;
+    while reach < most {
+        let moved = match before {
+            Before::Number(c) => {
+                let pad = ints((dim + 1..t.rank()).flat_map(|_| [0, 0]).chain([reach, 0]));
+                p.call(op!("aten.constant_pad_nd.default"), vec![x.clone(), pad, Arg::Float(c)])?
+            }
+            Before::First => {
+                let first = p.slice(&x, dim, Arg::Int(0), Arg::Int(1))?;
+                let shape: Vec<Dim> = t.shape.iter().enumerate().map(|(d, n)| if d == dim { Dim::Int(reach) } else { n.clone() }).collect();
+                let Some(sizes) = p.0.sizes(&shape) else { return Ok(None) };
+                let first = p.call(op!("aten.expand.default"), vec![first, sizes])?;
+                p.call(op!("aten.cat.default"), vec![Arg::List(vec![first, x.clone()]), Arg::Int(dim as i64)])?
+            }
+        };
+        let moved = p.slice(&moved, dim, Arg::Int(0), end.clone())?;
+        x = p.call(op, args(op, [x, moved], &[]))?;
         reach *= 2;
     }
     Ok(Some(x))
@@ -209,7 +284,7 @@ pub(super) fn cumprod(site: &mut Site<'_>) -> Result {
     let mut p = Pen(site);
     let x = p.operand(0)?;
     let x = p.write(&x)?;
-    match running(&mut p, x, dim, op!("aten.mul.Tensor"))? {
+    match running(&mut p, x, dim, op!("aten.mul.Tensor"), Before::Number(1.0))? {
         Some(y) => p.done(y),
         None => Ok(None),
     }
@@ -221,7 +296,7 @@ pub(super) fn logcumsumexp(site: &mut Site<'_>) -> Result {
     let mut p = Pen(site);
     let x = p.operand(0)?;
     let x = p.write(&x)?;
-    match running(&mut p, x, dim, op!("aten.logaddexp.default"))? {
+    match running(&mut p, x, dim, op!("aten.logaddexp.default"), Before::Number(f64::NEG_INFINITY))? {
         Some(y) => p.done(y),
         None => Ok(None),
     }
@@ -229,34 +304,33 @@ pub(super) fn logcumsumexp(site: &mut Site<'_>) -> Result {
 
 /// Source: torch.cummax.
 pub(super) fn cummax(site: &mut Site<'_>) -> Result {
-    extreme(site, op!("aten.maximum.default"))
+    extreme(site, op!("aten.maximum.default"), f64::NEG_INFINITY)
 }
 
 /// Source: torch.cummin.
 pub(super) fn cummin(site: &mut Site<'_>) -> Result {
-    extreme(site, op!("aten.minimum.default"))
+    extreme(site, op!("aten.minimum.default"), f64::INFINITY)
 }
 
 /// Running extremes, and where they stand: the last place that equals the one so far.
-fn extreme(site: &mut Site<'_>, op: OpId) -> Result {
+fn extreme(site: &mut Site<'_>, op: OpId, least: f64) -> Result {
     let (Some(dim), Some(t)) = (axis(site), site.operand(0).cloned()) else { return Ok(None) };
     let placed = site.node().outputs.get(1).is_some_and(|&v| site.graph().value(v).use_count() > 0);
     let mut p = Pen(site);
     let x = p.0.nth(0).clone();
-    let Some(y) = running(&mut p, x.clone(), dim, op)? else { return Ok(None) };
+    let before = if t.dtype.is_float() { Before::Number(least) } else { Before::First };
+    let Some(y) = running(&mut p, x.clone(), dim, op, before)? else { return Ok(None) };
     let mut results = vec![y.clone(), Arg::None];
     if placed {
-        let Some(n) = t.shape.get(dim).and_then(Dim::as_int).filter(|_| t.rank() > 0) else { return Ok(None) };
-        let ramp = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), Arg::Int(n), Arg::Int(1), Arg::DType(DType::Int64)])?;
-        let shape: Vec<Dim> = (0..t.rank()).map(|d| Dim::Int(if d == dim { n } else { 1 })).collect();
-        let Some(ramp) = p.view(&ramp, &shape)? else { return Ok(None) };
+        let Some(n) = t.shape.get(dim) else { return Ok(None) };
+        let Some(ramp) = ramp(&mut p, n, dim, t.rank())? else { return Ok(None) };
         let x = Ex::from(x);
         let mut new = x.eq(&y);
         if t.dtype.is_float() {
             new = new.or(x.is_nan());
         }
         let at = p.write(&new.then(ramp, -1i64))?;
-        let Some(at) = running(&mut p, at, dim, op!("aten.maximum.default"))? else { return Ok(None) };
+        let Some(at) = running(&mut p, at, dim, op!("aten.maximum.default"), Before::Number(-1.0))? else { return Ok(None) };
         results[1] = at;
     }
     Ok(Some(Patch::Values(results)))

@@ -4,8 +4,8 @@ use etx_ir::op;
 use etx_ir::op::OpId;
 
 use super::{
-    Formula, activation, arrange, attention, diagonal, image, index, lengths, linear, lookup, loss, norm, order, pointwise, products,
-    quantise, recurrent, reduce, shape, special, spectral, turbo,
+    Formula, activation, arrange, attention, complex, diagonal, fourier, image, index, lengths, linear, lookup, loss, norm, order,
+    pointwise, products, quantise, recurrent, reduce, shape, special, spectral, turbo,
 };
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
@@ -82,12 +82,18 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.rnn_tanh_cell.default")], recurrent::rnn_tanh_cell),
     (&[op!("aten.rnn_relu_cell.default")], recurrent::rnn_relu_cell),
     // Complex numbers and transforms.
-    (&[op!("aten.view_as_real.default")], spectral::view_as_real),
-    (&[op!("aten.abs.default")], spectral::abs),
-    (&[op!("aten.angle.default")], spectral::angle),
-    (&[op!("aten.real.default")], spectral::real),
-    (&[op!("aten.imag.default")], spectral::imag),
+    (&[op!("aten.view_as_real.default")], complex::view_as_real),
+    (&[op!("aten.abs.default")], complex::abs),
+    (&[op!("aten.angle.default")], complex::angle),
+    (&[op!("aten.real.default")], complex::real),
+    (&[op!("aten.imag.default")], complex::imag),
     (&[op!("aten.stft.center")], spectral::stft_center),
+    (&[op!("aten.istft.default")], fourier::istft),
+    (&[op!("aten.fft_irfft.default"), op!("aten.fft_hfft.default")], fourier::from_half),
+    (&[op!("aten.fft_irfft2.default"), op!("aten.fft_irfftn.default")], fourier::from_half_space),
+    (&[op!("aten._fft_c2r.default")], fourier::c2r),
+    (&[op!("aten.fft_fftshift.default"), op!("aten.fft_ifftshift.default")], fourier::shift),
+    (&[op!("aten.fft_fftfreq.default"), op!("aten.fft_rfftfreq.default")], fourier::frequencies),
     (&[op!("aten.reflection_pad1d.default")], spectral::reflection_pad),
     // Quantisation of what is computed.
     (
@@ -234,7 +240,8 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.median.dim")], order::median),
     (&[op!("aten.nanmedian.default")], order::nanmedian_of_all),
     (&[op!("aten.nanmedian.dim")], order::nanmedian),
-    (&[op!("aten.quantile.scalar")], order::quantile),
+    (&[op!("aten.quantile.scalar"), op!("aten.quantile.default")], order::quantile),
+    (&[op!("aten.nanquantile.scalar"), op!("aten.nanquantile.default")], order::nanquantile),
     (&[op!("aten.msort.default")], order::msort),
     (&[op!("aten.cumprod.default")], order::cumprod),
     (&[op!("aten.logcumsumexp.default")], order::logcumsumexp),

@@ -193,3 +193,21 @@ class stored_statistics(nn.Module):
         return (*[norm(x) for norm in self.norms], self.line(y), *torch.var_mean(y), *torch.var_mean(y, 1), *torch.var_mean(y, dim=(0, 1), correction=0, keepdim=True), *torch.std_mean(y, 0),
                 *torch.std_mean(y, unbiased=False), y.var(0), y.var((0, 1), unbiased=False), y.std(1, correction=2, keepdim=True), torch.ops.aten._safe_softmax(y.masked_fill(y[:1] > -9, -inf), -1),
                 torch.fake_quantize_per_tensor_affine(y, 0.1, 3, -8, 7), torch.fake_quantize_per_channel_affine(y, y[0, :, 0].abs() + 0.1, torch.zeros(3, dtype=torch.int32), 1, -8, 7))
+
+
+def rows(*counts, columns=4):
+    return [call(torch.randn(n, columns).index_put((torch.tensor([n // 2]), torch.tensor([1])), torch.tensor(float("nan"))), torch.randint(-4, 5, (n,)), torch.tensor([0.1, 0.5, 1.0])) for n in counts]
+
+
+@case(steps=lambda: rows(5, 1, 8), dynamic=lambda: {"x": {0: Dim("n", min=1, max=9)}, "i": {0: Dim("n", min=1, max=9)}, "q": None}, **operators())
+def order_of_an_unknown_number(self, x, i, q):
+    """Medians, ranks, quantiles, running extremes, products and sums of logarithms along an axis whose length is known at run time."""
+    plain = torch.nan_to_num(x)
+    return (x.median(0), i.median(), x.nanmedian(0).values, x.T.kthvalue(1, 1), x.quantile(0.3, 0), x.quantile(q, 0, keepdim=True), plain.quantile(q[1], 0, interpolation="nearest"),
+            x.nanquantile(0.7), x.nanquantile(q, 0, interpolation="higher"), x.cummax(0), i.cummin(0).values, x.cumprod(0), i.cumprod(0), x.logcumsumexp(0), plain.quantile(0.5), F.glu(plain.repeat(2, 1), 0))
+
+
+@case(steps=lambda: [call(torch.randn(n, n, 3)) for n in (5, 4, 7)], dynamic=lambda: {"x": {0: Dim("n", min=4, max=9), 1: Dim("n", min=4, max=9)}}, **operators())
+def diagonals_of_unknown_length(self, x):
+    """Diagonals of square matrices of any size, beside the middle too."""
+    return x.diagonal(), x.diagonal(1), x.diagonal(-2, 0, 1), x[..., 0].trace()

@@ -10,8 +10,25 @@ use super::super::derive;
 use super::Operator;
 use crate::backend::Refusal;
 
-pub(super) const OPERATORS: &[Operator] = &[Operator::new("aten.stft.default", stft, "AsStrided, Multiply, Addmm, Reshape, Transpose")
-    .when("results are complex numbers that nothing takes apart, or signals are not f32")];
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::new("aten.stft.default", stft, "AsStrided, Multiply, Addmm, Reshape, Transpose; Addmm, Reshape of one frame")
+        .when("results are complex numbers that nothing takes apart, or signals are not f32"),
+    Operator::new("aten.view_as_real.default", pairs, "a constant").when("it is not of a weight"),
+];
+
+/// The complex numbers of a weight, whose bytes are pairs.
+fn pairs<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let v = call.value("self")?;
+    let Some((name, data)) = cx.weight(v).filter(|(_, d)| d.dtype() == DType::Complex64) else {
+        return Err(call.refuse("self", "complex numbers that nothing takes apart"));
+    };
+    let shape = data.shape().iter().copied().chain([2]).collect();
+    let real = data.reinterpret(DType::Float32, shape).map_err(|e| Refusal::new(e.to_string()))?;
+    let name = format!("{name}_pairs");
+    cx.depends(v);
+    let t = cx.constant(&name, real)?;
+    cx.bind(call.out(0)?, t)
+}
 
 /// Longer windows would make the matrix larger than a transform is worth.
 const MAX_WINDOW: i64 = 4096;
@@ -38,13 +55,17 @@ fn stft<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let mut x = cx.tensor(call.value("self")?)?;
     // A shorter window stands in the middle; around it is nothing to multiply.
     let first = (size - window) / 2;
+    // One frame that is all of the signal lies as it is.
+    let single = window == size && *frames == Expr::Int(1) && *length == Expr::Int(size);
     let mut shape: Vec<Expr> = batch.to_vec();
     shape.extend([frames.clone(), Expr::Int(window)]);
     let mut strides: Vec<Expr> = batch.iter().map(|_| length.clone()).collect();
     strides.extend([Expr::Int(hop), Expr::Int(1)]);
-    let (shape, strides) = (cx.dims(&shape)?, cx.dims(&strides)?);
-    let signal = x;
-    x = cx.temp(|out| Instr::AsStrided { x: signal, out, shape, strides, offset: first as u64 });
+    if !single {
+        let (shape, strides) = (cx.dims(&shape)?, cx.dims(&strides)?);
+        let signal = x;
+        x = cx.temp(|out| Instr::AsStrided { x: signal, out, shape, strides, offset: first as u64 });
+    }
     if !call.is_none("window") {
         let weights = call.ty("window")?;
         if weights.dtype != DType::Float32 || weights.shape != [Expr::Int(window)] {
@@ -57,6 +78,10 @@ fn stft<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let mat2 = basis(cx, size, first, window, bins, scale)?;
     let mat1 = x;
     let product = cx.temp(|out| Instr::Addmm { mat1, mat2, out, bias: None, alpha: 1.0, beta: 1.0 });
+    if single {
+        let shape = cx.reshape_dims(&to.shape)?;
+        return cx.define(call.out(0)?, |out| Instr::Reshape { x: product, out, shape });
+    }
     let mut shape: Vec<Expr> = batch.to_vec();
     shape.extend([frames.clone(), Expr::Int(bins), Expr::Int(2)]);
     let shape: Vec<IntOrVid> = cx.dims(&shape)?;
