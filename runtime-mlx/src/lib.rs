@@ -2,7 +2,8 @@
 //!
 //! A [`Runtime`] maps the file; [`Runtime::load_method`] decodes the MLX programs of one method into [`Machine`]s and
 //! gives a [`Method`] to call. A machine interprets its program over an [`engine::Engine`], the library that does the
-//! arithmetic; [`Cpu`] is the one in pure Rust that is always there.
+//! arithmetic; [`Cpu`] is the one in pure Rust that is always there. Portable kernels, which files of ExecuTorch's may call
+//! between delegates, are computed by the evaluator of ATen operators ([`etx_ir::eval`]).
 //!
 //! * [`Tensor`]: a strided view of shared bytes, owned or in a mapped file.
 //! * [`engine`]: what an interpreter asks of a library, by families of instructions.
@@ -15,7 +16,7 @@
 //! 3. *Semantics are MLX's* (promotion, result types, rounding of halves after every element-wise step, Python's
 //!    remainders), with one difference: what MLX leaves undefined is an error here.
 //! 4. *Nothing a file or an argument says can make this crate panic* or allocate more than
-//!    [`tensor::MAX_RESULT_BYTES`] for one result. A failing call names method, chain, instruction and reason.
+//!    [`tensor::MAX_RESULT_BYTES`] for one result (portable kernels: than the evaluator's tensors may have). A failing call names method, chain, instruction and reason.
 //! 5. *The same input gives the same output*, whatever the number of threads.
 //!
 //! # Example

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Machine;
 use crate::tensor::{Bool, ByteSource, Tensor};
 use crate::value::{Value, ValueSpec};
+use kernels::{Kernel, Kernels};
 
 /// Instructions one call may take before it counts as hung: the number after which ExecuTorch gives up.
 const MAX_STEPS: u64 = 10_000_000;
@@ -84,10 +85,6 @@ impl Runtime {
     }
 }
 
-/// The one portable kernel there is so far: writes a tensor over another, as the end of a method does for inputs and
-/// buffers that it mutates.
-const COPY: &str = "aten::copy_";
-
 /// What a value of the plan must be.
 #[derive(Clone, Debug)]
 struct Slot {
@@ -105,6 +102,9 @@ pub struct Method<E: Engine = Cpu> {
     /// What is there before the next call: literals, constants, and buffers of the plan with their contents.
     state: Vec<Option<Value>>,
     machines: Vec<Option<Machine<E>>>,
+    kernels: Kernels,
+    /// Buffers of the plan that kernels write to: they keep it for the next call.
+    written: Vec<usize>,
 }
 
 impl<E: Engine> Method<E> {
@@ -151,7 +151,7 @@ impl<E: Engine> Method<E> {
 
     /// Whether a call can leave something behind for the next: a cache of keys and values, say.
     pub fn is_stateful(&self) -> bool {
-        self.machines.iter().flatten().any(Machine::is_stateful) || copies(&self.plan).any(|(_, to)| state_of(&self.plan, to).is_some())
+        self.machines.iter().flatten().any(Machine::is_stateful) || !self.written.is_empty()
     }
 
     /// Exchanges state with another method of the same model, so that it continues where this one stopped: buffers of
@@ -190,7 +190,7 @@ impl<E: Engine> Method<E> {
             let value = accept(self.slot(index)?, value).map_err(|e| e.within(format!("input {i}")))?;
             put(&mut values, index, value)?;
         }
-        let Self { plan, slots, state, machines } = self;
+        let Self { plan, slots, state, machines, kernels, written } = self;
         let mut steps = 0;
         for (c, chain) in plan.chains.iter().enumerate() {
             let mut at = 0;
@@ -200,11 +200,12 @@ impl<E: Engine> Method<E> {
                     return Err(Error::limit(format!("more than {MAX_STEPS} instructions: the method does not end")));
                 }
                 let place = || format!("plan chain {c}, instruction {at}");
-                at = step(instruction, at, slots, machines, &mut values).map_err(|e| e.within(place()))?;
+                let kernel = kernels.get(c).and_then(|k| k.get(at)).and_then(Option::as_ref);
+                at = step(instruction, at, kernel, slots, machines, &mut values).map_err(|e| e.within(place()))?;
             }
         }
-        for (_, target) in copies(plan) {
-            if let Some((slot, value)) = state_of(plan, target).and_then(|t| Some((state.get_mut(t)?, values.get(t)?))) {
+        for &buffer in written.iter() {
+            if let Some((slot, value)) = state.get_mut(buffer).zip(values.get(buffer)) {
                 slot.clone_from(value);
             }
         }
@@ -220,6 +221,7 @@ impl<E: Engine> Method<E> {
 fn step<E: Engine>(
     instruction: &Instruction,
     at: usize,
+    kernel: Option<&Kernel>,
     slots: &[Slot],
     machines: &mut [Option<Machine<E>>],
     values: &mut [Option<Value>],
@@ -262,37 +264,9 @@ fn step<E: Engine>(
             }
         }
         Instruction::FreeCall(_) => {}
-        Instruction::KernelCall(call) => copy(values, &call.args)?,
+        Instruction::KernelCall(_) => kernel.ok_or_else(|| Error::unsupported("a kernel that is not there"))?.run(slots, values)?,
     }
     Ok(at + 1)
-}
-
-/// Calls of the copy kernel: the instruction's arguments and the value that is written.
-fn copies(plan: &ExecutionPlan) -> impl Iterator<Item = (&model::KernelCall, i32)> {
-    let instructions = plan.chains.iter().flat_map(|c| &c.instructions);
-    let kernels = instructions.filter_map(|i| if let Instruction::KernelCall(call) = i { Some(call) } else { None });
-    kernels.filter_map(|call| Some((call, *call.args.first()?)))
-}
-
-/// The value as an index, if it is a buffer of the plan and not an input: then it keeps what is copied into it.
-fn state_of(plan: &ExecutionPlan, index: i32) -> Option<usize> {
-    if plan.inputs.contains(&index) { None } else { usize::try_from(index).ok() }
-}
-
-/// `args` are target, source, a flag without meaning here, and the target again.
-fn copy(values: &mut [Option<Value>], args: &[i32]) -> Result<()> {
-    let (Some(&to), Some(&from)) = (args.first(), args.get(1)) else {
-        return Err(Error::format(format!("{} arguments", args.len())));
-    };
-    match (fetch(values, to)?, fetch(values, from)?) {
-        (Value::Tensor(target), Value::Tensor(source)) => {
-            // The shape of a planned tensor is an upper bound; what is copied decides, but for broadcasts.
-            let source = if source.rank() < target.rank() { source.broadcast_to(target.shape())? } else { source.clone() };
-            let value = crate::cpu::dtype::cast(&source, target.dtype())?;
-            put(values, to, Value::Tensor(value))
-        }
-        (to, from) => Err(Error::dtype(format!("a {} cannot be copied to a {}", from.kind(), to.kind()))),
-    }
 }
 
 fn fetch(values: &[Option<Value>], index: i32) -> Result<&Value> {
@@ -383,7 +357,8 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn load<E: Engine + Clone>(&self, engine: E) -> Result<Method<E>> {
-        self.check_supported()?;
+        let (kernels, lacks) = kernels::find(self.plan);
+        self.check_supported(lacks)?;
         let instructions = || self.plan.chains.iter().flat_map(|c| &c.instructions);
         let mut slots = self
             .plan
@@ -422,9 +397,11 @@ impl Loader<'_> {
             load().map(Some).map_err(|e| e.within(format!("delegate {d}")))
         };
         let machines = self.plan.delegates.iter().zip(called).enumerate().map(machine).collect::<Result<Vec<_>>>()?;
+        let written =
+            kernels::buffers(self.plan, &kernels, |delegate| machines.get(delegate)?.as_ref().map(|m| m.program().input_map.len()));
         // Buffers of the plan start as zeros unless the file says otherwise.
-        for (_, target) in copies(self.plan) {
-            if let Some(slot) = state_of(self.plan, target).and_then(|t| slots.get_mut(t))
+        for &buffer in &written {
+            if let Some(slot) = slots.get_mut(buffer)
                 && let (ValueSpec::Tensor { dtype, shape, .. }, None) = (&slot.spec, &slot.initial)
             {
                 let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
@@ -432,39 +409,24 @@ impl Loader<'_> {
             }
         }
         let state = slots.iter().map(|s| s.initial.clone()).collect();
-        Ok(Method { plan: self.plan.clone(), slots, state, machines })
+        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, written })
     }
 
-    /// Lists everything the method needs that is not there.
-    fn check_supported(&self) -> Result<()> {
-        let mut lacks = Vec::new();
+    /// Lists everything the method needs that is not there; `lacks` are the kernels.
+    fn check_supported(&self, mut lacks: Vec<String>) -> Result<()> {
         for instruction in self.plan.chains.iter().flat_map(|c| &c.instructions) {
-            let lack = match instruction {
-                Instruction::KernelCall(call) => {
-                    let operator = usize::try_from(call.op_index).ok().and_then(|i| self.plan.operators.get(i));
-                    let name = operator.map_or_else(|| format!("number {}", call.op_index), model::Operator::full_name);
-                    if name == COPY {
-                        continue;
-                    }
-                    format!("portable kernel {name}")
-                }
-                Instruction::DelegateCall(call) => {
-                    let delegate = usize::try_from(call.delegate_index).ok().and_then(|d| self.plan.delegates.get(d));
-                    match delegate {
-                        Some(delegate) if delegate.id != BACKEND => format!("backend {}", delegate.id),
-                        _ => continue,
-                    }
-                }
-                _ => continue,
-            };
-            if !lacks.contains(&lack) {
+            let Instruction::DelegateCall(call) = instruction else { continue };
+            let delegate = usize::try_from(call.delegate_index).ok().and_then(|d| self.plan.delegates.get(d));
+            if let Some(lack) = delegate.filter(|d| d.id != BACKEND).map(|d| format!("backend {}", d.id))
+                && !lacks.contains(&lack)
+            {
                 lacks.push(lack);
             }
         }
         if lacks.is_empty() {
             return Ok(());
         }
-        Err(Error::unsupported(format!("not available yet: {}", lacks.join(", "))))
+        Err(Error::unsupported(format!("not available here: {}", lacks.join(", "))))
     }
 
     fn slot(&self, value: &EValue) -> Result<Slot> {
@@ -520,5 +482,6 @@ fn range(window: Window<'_>) -> Result<Range<usize>> {
     start.zip(end).map(|(s, e)| s..e).ok_or_else(|| Error::format("data beyond what this machine can address"))
 }
 
+mod kernels;
 #[cfg(test)]
 mod tests;

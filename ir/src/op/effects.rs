@@ -90,6 +90,15 @@ impl OpId {
         self.schema().traits.pointwise
     }
 
+    /// The operator whose results the one of this target writes to tensors that the caller gives
+    /// ([`Traits::out`](super::Traits::out)): `aten::add.out` is of `aten.add.Tensor`.
+    pub fn of_out_variant(target: &str) -> Option<OpId> {
+        let target = super::canonical(target);
+        let (base, overload) = target.rsplit_once('.')?;
+        let mut related = OpId::all().filter(|op| op.target().strip_prefix(base).is_some_and(|rest| rest.starts_with('.')));
+        related.find(|op| op.schema().traits.out.as_ref().is_some_and(|out| out.overload == overload))
+    }
+
     /// The operator that returns what this one writes to its first argument: `aten.add_.Tensor` → `aten.add.Tensor`,
     /// `aten.copy_.default` → `aten.copy.default`. It takes the same arguments, position by position.
     pub fn inplace_to_functional(self) -> Option<OpId> {

@@ -216,6 +216,10 @@ fn out_variants() {
     assert_eq!(out("aten.full.default"), Some(("out".to_owned(), true)));
     assert_eq!(out("aten.sum.dim_IntList"), Some(("IntList_out".to_owned(), false)));
     assert_eq!(out("aten.view.default"), None);
+    assert_eq!(OpId::of_out_variant("aten::add.out"), Some(known("aten.add.Tensor")));
+    assert_eq!(OpId::of_out_variant("aten::sum.IntList_out"), Some(known("aten.sum.dim_IntList")));
+    assert_eq!(OpId::of_out_variant("aten::add.Tensor"), None);
+    assert_eq!(OpId::of_out_variant("aten::add"), None);
 }
 
 #[test]
