@@ -11,6 +11,7 @@ import warnings
 
 import case
 import cases.audio
+import cases.caches
 import cases.dtypes
 import cases.layers
 import cases.models

@@ -41,10 +41,42 @@ pub(super) fn custom_sdpa(c: &Call) -> Results {
     one(attend_cache(c, &c.tensor("query")?, &c.tensor("key")?, &c.tensor("value")?)?)
 }
 
+/// ExecuTorch's: with a mask, to all of the cache.
+fn attend_llama(c: &Call, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, Error> {
+    match c.maybe_tensor("attn_mask")? {
+        None => attend_cache(c, q, k, v),
+        Some(_) if c.flag("is_causal") => Err(bad("a mask and is_causal")),
+        mask => attend(q, k, v, &Attention { mask, causal: None, scale: c.maybe_float("scale")? }),
+    }
+}
+
 /// The same for `[batch, positions, heads, width]`.
 pub(super) fn llama_sdpa(c: &Call) -> Results {
     let heads_first = |name: &str| c.tensor(name)?.transpose(1, 2);
-    one(attend_cache(c, &heads_first("query")?, &heads_first("key")?, &heads_first("value")?)?.transpose(1, 2)?.copy()?)
+    one(attend_llama(c, &heads_first("query")?, &heads_first("key")?, &heads_first("value")?)?.transpose(1, 2)?.copy()?)
+}
+
+/// The same over bytes, each line with a scale and a zero point.
+pub(super) fn quantized_sdpa(c: &Call) -> Results {
+    let turned = !c.flag("is_seq_at_dim_2");
+    let numbers = |name: &str, letter: &str| {
+        let codes = c.tensor(name)?;
+        let of = |what: &str| Ok::<_, Error>(c.tensor(&format!("{letter}_{what}"))?.cast(DType::Float32)?.to::<f64>());
+        let (zeros, scales, each) = (of("zero_points")?, of("scales")?, codes.shape().last().copied().unwrap_or(1).max(1));
+        let at = |p: &[f64], i: usize| p.get(i / each).copied().unwrap_or(f64::NAN);
+        let values = codes.to::<f64>().into_iter().enumerate().map(|(i, q)| (q - at(&zeros, i)) * at(&scales, i));
+        let x = Tensor::of(DType::Float32, codes.shape(), values)?;
+        if turned { x.transpose(1, 2) } else { Ok(x) }
+    };
+    let y = attend_llama(c, &numbers("query", "q")?, &numbers("key", "k")?, &numbers("value", "v")?)?;
+    one(if turned { y.transpose(1, 2)?.copy()? } else { y })
+}
+
+/// The first positions of a cache, `[batch, heads, positions, width]`; a new cache.
+pub(super) fn update_cross(c: &Call) -> Results {
+    let cache = c.tensor("cache")?.copy()?;
+    update(&cache, &c.tensor("value")?, 2, 0, 0)?;
+    one(cache)
 }
 
 pub(super) fn update_cache(c: &Call) -> Results {
@@ -58,10 +90,8 @@ pub(super) fn update_cache_with_indices(c: &Call) -> Results {
     let (value, cache, indices) = (c.tensor("value")?, c.tensor("cache")?, c.tensor("indices")?);
     for b in 0..value.size(0) {
         for (s, at) in indices.select(0, b)?.to::<i64>().into_iter().enumerate() {
-            // Negative positions are left out.
-            if let Ok(at) = usize::try_from(at) {
-                cache.select(0, b)?.slice(0, at, 1, 1)?.write(&value.select(0, b)?.slice(0, s, 1, 1)?)?;
-            }
+            let at = usize::try_from(at).map_err(|_| bad(format!("position {at}")))?;
+            cache.select(0, b)?.slice(0, at, 1, 1)?.write(&value.select(0, b)?.slice(0, s, 1, 1)?)?;
         }
     }
     one(Tensor::full(value.dtype(), &[1], 0i64)?)
@@ -72,7 +102,7 @@ pub(super) fn sdpa_with_kv_cache(c: &Call) -> Results {
     let start = c.size("start_pos")?;
     update(&k, &c.tensor("key")?, 1, start, 0)?;
     update(&v, &c.tensor("value")?, 1, start, 0)?;
-    one(attend_cache(c, &c.tensor("query")?.transpose(1, 2)?, &k.transpose(1, 2)?, &v.transpose(1, 2)?)?.transpose(1, 2)?.copy()?)
+    one(attend_llama(c, &c.tensor("query")?.transpose(1, 2)?, &k.transpose(1, 2)?, &v.transpose(1, 2)?)?.transpose(1, 2)?.copy()?)
 }
 
 /// Attention over a cache of the runtime's: new keys and values go to their position, and all up to there are attended to.

@@ -556,6 +556,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (math::add, "mlx_test.vadd.default"),
     (custom::update_and_attend, "kvcache.update_and_attend.default"),
     (custom::llama_sdpa, "llama.custom_sdpa.default"),
+    (custom::quantized_sdpa, "llama.custom_quantized_sdpa.default"),
+    (custom::update_cross, "executorch.update_cross_attn_cache.default"),
     (custom::sdpa_with_kv_cache, "llama.sdpa_with_kv_cache.default"),
     (custom::update_cache, "llama.update_cache.default"),
     (custom::update_cache_with_indices, "llama.update_cache_with_indices.default"),

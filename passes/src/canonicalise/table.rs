@@ -26,6 +26,7 @@ pub(super) const TABLE: &[(&[OpId], Make)] = &[
             op!("dim_order_ops._clone_dim_order.default"),
             op!("et_copy._d2h_copy.default"),
             op!("et_copy._h2d_copy.default"),
+            op!("llama.fallback.default"),
             op!("prims.clone.default"),
             op!("prims.device_put.default"),
             op!("prims.view_of.default"),

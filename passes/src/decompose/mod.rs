@@ -3,6 +3,7 @@
 mod activation;
 mod arrange;
 mod attention;
+mod cache;
 mod complex;
 mod diagonal;
 mod expr;

@@ -4,7 +4,7 @@ use etx_ir::op;
 use etx_ir::op::OpId;
 
 use super::{
-    Formula, activation, arrange, attention, complex, diagonal, fourier, image, index, lengths, linear, lookup, loss, norm, order,
+    Formula, activation, arrange, attention, cache, complex, diagonal, fourier, image, index, lengths, linear, lookup, loss, norm, order,
     pointwise, products, quantise, recurrent, reduce, shape, special, spectral, turbo,
 };
 
@@ -134,6 +134,14 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("mlx.tq_norm.default")], turbo::norm),
     (&[op!("mlx.tq4_compress.default")], turbo::compress),
     (&[op!("mlx.tq_dequant.default")], turbo::decompress),
+    // Caches of ExecuTorch's exporters.
+    (&[op!("llama.update_cache.default_functional")], cache::update),
+    (&[op!("llama.update_cache_with_indices.default_functional")], cache::update_at),
+    (&[op!("llama.custom_sdpa.default")], cache::attention),
+    (&[op!("llama.sdpa_with_kv_cache.default_functional")], cache::update_and_attend),
+    (&[op!("llama.custom_quantized_sdpa.default")], cache::quantized_attention),
+    (&[op!("executorch.update_cross_attn_cache.default")], cache::update_cross),
+    (&[op!("llama.fast_hadamard_transform.default")], cache::hadamard),
     // More products.
     (&[op!("aten.einsum.default")], products::einsum),
     (&[op!("aten.tensordot.default")], products::tensordot),
