@@ -1,5 +1,5 @@
-//! Rows of codes that are small integers, multiplied as integers: on processors that sum products of bytes in one
-//! instruction, as fast as memory gives the codes.
+//! Rows of codes that are small integers, multiplied as integers: on processors that sum products of bytes, as fast as memory gives the
+//! codes.
 //!
 //! Activations become integers of 24 bits with a scale for each group, which is as exact as `f32` relative to the largest
 //! of the group. An integer is three signed bytes, so a sum of codes times integers is three sums of codes times bytes,
@@ -8,8 +8,13 @@
 use rayon::prelude::*;
 
 use super::super::vector;
-use super::codes::{Bytes, Codes};
+#[cfg(test)]
+use super::codes::Bytes;
+use super::codes::Codes;
 use super::{Factors, Parts};
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 /// Bytes of an integer.
 const PIECES: usize = 3;
@@ -23,6 +28,41 @@ const MANY: usize = 4;
 /// A smaller peak has no representable inverse worth having; what it contributes is lost beside anything else.
 const LEAST: f32 = 1e-30;
 
+/// What multiplies. On processors of other kinds there is nothing.
+#[derive(Clone, Copy, Debug)]
+enum Kernel {
+    /// Loops without vectors: what the others are tested against.
+    #[cfg(test)]
+    Plain,
+    /// Four products of bytes and their sum in one instruction, 16 sums at a time.
+    #[cfg(target_arch = "x86_64")]
+    Vnni(x86::Vnni),
+    /// Two products of bytes and their sum in one instruction, 16 sums at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(x86::Avx2),
+}
+
+impl Kernel {
+    /// Those that this processor has, the best one first.
+    fn all() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        return [x86::Vnni::new().map(Kernel::Vnni), x86::Avx2::new().map(Kernel::Avx2)].into_iter().flatten();
+        #[cfg(not(target_arch = "x86_64"))]
+        return std::iter::empty();
+    }
+
+    /// Whether many rows of activations are multiplied this way too. It takes three products of integers to one of floats, which only
+    /// sums of four products make up for.
+    fn takes_many(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vnni(_) => true,
+            #[cfg(any(test, target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+}
+
 /// How rows of a matrix and rows of activations lie beside each other.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
@@ -30,19 +70,30 @@ pub(super) struct Layout {
     group: usize,
     /// Codes in a byte.
     planes: usize,
+    kernel: Kernel,
 }
 
 impl Layout {
-    /// The layout, if the codes allow one and the processor has the instruction.
+    /// The layout, if the codes allow one and the processor has the instructions.
     pub(super) fn new<C: Codes>(width: usize, group: usize) -> Option<Self> {
-        Self::of::<C>(width, group).filter(|_| available())
+        Kernel::all().next().and_then(|kernel| Self::of::<C>(width, group, kernel))
     }
 
-    fn of<C: Codes>(width: usize, group: usize) -> Option<Self> {
+    fn of<C: Codes>(width: usize, group: usize, kernel: Kernel) -> Option<Self> {
         let planes = 8 / C::BITS;
         let fits =
             planes * C::BITS == 8 && width.is_multiple_of(64 * planes) && group.is_multiple_of(4 * planes) && group.is_multiple_of(16);
-        (C::BYTES.is_some() && fits).then_some(Layout { width, group, planes })
+        (C::BYTES.is_some() && fits).then_some(Layout { width, group, planes, kernel })
+    }
+
+    /// Whether [`few`] is the way however many rows of activations there are.
+    pub(super) fn takes_many(self) -> bool {
+        self.kernel.takes_many()
+    }
+
+    /// Whether so many rows are met by words.
+    fn by_words(self, rows: usize) -> bool {
+        rows >= MANY && self.takes_many()
     }
 
     fn groups(self) -> usize {
@@ -54,7 +105,8 @@ impl Layout {
         self.width * PIECES / 4 + 2 * self.groups()
     }
 
-    /// Rows of activations as bytes, then a scale and a sum for each group; the bytes in the order in which they are met.
+    /// Rows of activations, all of which are finite, as bytes, then a scale and a sum for each group; the bytes in the order in which they
+    /// are met.
     ///
     /// A few rows are met by vectors of 64 bytes of codes: for each such vector there are the highest bytes of all its
     /// integers, the middle ones, the lowest; in each of these those that meet the lowest bits of the 64 bytes, those that
@@ -62,8 +114,9 @@ impl Layout {
     /// bytes, the middle ones, the lowest.
     pub(super) fn prepare(self, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.width.max(1);
-        let run = if rows < MANY { 64 } else { 4 };
-        let place = |at: usize| if rows < MANY { (at / self.planes, at % self.planes) } else { (at % PIECES, at / PIECES) };
+        let words = self.by_words(rows);
+        let run = if words { 4 } else { 64 };
+        let place = |at: usize| if words { (at % PIECES, at / PIECES) } else { (at / self.planes, at % self.planes) };
         let mut prepared = vec![0f32; rows * self.row()];
         let prepare = |integers: &mut Vec<i32>, (x, out): (&[f32], &mut [f32])| {
             integers.resize(self.width, 0);
@@ -73,12 +126,11 @@ impl Layout {
             for ((x, integers), (scale, sum)) in groups.zip(scales.iter_mut().zip(sums)) {
                 *sum = vector::sum(x);
                 let peak = vector::peak(x);
-                if sum.is_finite() && peak >= LEAST {
+                if peak >= LEAST {
                     *scale = peak / TOP;
                     vector::to_integers(x, TOP / peak, TOP, integers);
                 } else {
-                    // What is no number makes all that it meets none; zero stays.
-                    *scale = if sum.is_finite() { 0.0 } else { f32::NAN };
+                    *scale = 0.0;
                     integers.fill(0);
                 }
             }
@@ -103,17 +155,6 @@ impl Layout {
         }
         prepared
     }
-}
-
-/// Whether the processor sums products of bytes.
-fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
-        && is_x86_feature_detected!("fma");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// Some rows of a matrix, and what they are multiplied with.
@@ -144,21 +185,24 @@ pub(super) fn few<C: Codes>(layout: Layout, parts: &Parts<'_>, first: usize, x: 
     run::<C>(Job { layout, packed, scales: &scales, biases: biases.as_deref(), x, out });
 }
 
-/// There is no layout, and so no job, on other processors.
-#[cfg(not(target_arch = "x86_64"))]
-fn run<C: Codes>(_: Job<'_>) {}
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "a function for processors that have an instruction")]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "functions for processors that have instructions"))]
 fn run<C: Codes>(job: Job<'_>) {
-    // SAFETY: there is no layout, and so no job, unless the processor has what the function is compiled for.
-    unsafe { if job.x.len() / job.layout.row() < MANY { x86::few::<C>(job) } else { x86::many::<C>(job) } }
+    match job.layout.kernel {
+        #[cfg(test)]
+        Kernel::Plain => plain::<C>(job),
+        // SAFETY: there is such a value only where the processor has what the function is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Vnni(v) => unsafe { x86::vnni::<C>(v, job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx2(v) => unsafe { x86::avx2::<C>(v, job) },
+    }
 }
 
 /// The same in plain loops for a few rows: what the vectors are tested against.
 #[cfg(test)]
 fn plain<C: Codes>(job: Job<'_>) {
-    let Layout { width, group, planes } = job.layout;
+    let Layout { width, group, planes, .. } = job.layout;
     let (groups, count) = (job.layout.groups(), job.packed.len() / (width / planes).max(1));
     let Some(Bytes { table, origin, step }) = C::BYTES else { return };
     for (r, x) in job.x.chunks_exact(job.layout.row()).enumerate() {
@@ -188,252 +232,6 @@ fn plain<C: Codes>(job: Job<'_>) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "vectors are loaded from slices")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Bytes, Codes, Job, Layout, PIECES};
-
-    /// Rows of the matrix side by side, which share what is loaded of the activations.
-    const ROWS: usize = 2;
-
-    /// How far ahead bytes of the matrix are asked for: far enough for memory to answer, and still in the first cache then.
-    const AHEAD: usize = 2048;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
-    pub(super) fn few<C: Codes>(job: Job<'_>) {
-        let Layout { width, planes, .. } = job.layout;
-        let (groups, bytes) = (job.layout.groups(), width / planes);
-        let count = job.packed.len() / bytes.max(1);
-        let Some(Bytes { origin, step, .. }) = C::BYTES else { return };
-        // Vectors of scales are read whole, wherever they begin.
-        let mut scales = vec![0f32; ROWS * (groups + 16)];
-        // Rows side by side are far apart, so that each is one of a few long runs through memory.
-        let apart = count.div_ceil(ROWS);
-        for c in 0..apart {
-            let rows = if c + apart < count { ROWS } else { 1 };
-            for (r, x) in job.x.chunks_exact(job.layout.row()).enumerate() {
-                let (x, factors) = x.split_at(width * PIECES / 4);
-                let (x_scales, sums) = factors.split_at(groups);
-                let mut shifts = [0f32; ROWS];
-                for i in 0..rows {
-                    let own = &job.scales[(c + i * apart) * groups..][..groups];
-                    for ((out, a), b) in scales[i * (groups + 16)..].iter_mut().zip(own).zip(x_scales) {
-                        *out = a * step * b;
-                    }
-                    shifts[i] = match job.biases {
-                        Some(biases) => dot(&biases[(c + i * apart) * groups..][..groups], sums),
-                        None => -origin * step * dot(own, sums),
-                    };
-                }
-                let row = |i: usize| &job.packed[(c + i * apart) * bytes..][..bytes];
-                let own = |i: usize| &scales[i * (groups + 16)..][..groups + 16];
-                let x = bytemuck::cast_slice(x);
-                if rows == ROWS {
-                    let products = multiply::<C, ROWS>(job.layout, [row(0), row(1)], [own(0), own(1)], x);
-                    for i in 0..ROWS {
-                        job.out[r * count + c + i * apart] = products[i] + shifts[i];
-                    }
-                } else {
-                    let [product] = multiply::<C, 1>(job.layout, [row(0)], [own(0)], x);
-                    job.out[r * count + c] = product + shifts[0];
-                }
-            }
-        }
-    }
-
-    /// Rows of the matrix that are unpacked together: one in each lane.
-    const TILE: usize = 16;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
-    pub(super) fn many<C: Codes>(job: Job<'_>) {
-        let Layout { width, planes, .. } = job.layout;
-        let (groups, words) = (job.layout.groups(), width / planes / 4);
-        let count = job.packed.len() / (4 * words).max(1);
-        let Some(Bytes { origin, step, .. }) = C::BYTES else { return };
-        let packed: &[[u8; 4]] = job.packed.as_chunks().0;
-        let rows: Vec<&[f32]> = job.x.chunks_exact(job.layout.row()).collect();
-        let mut codes = vec![[0u8; 64]; width / 4];
-        let mut factors = vec![([0f32; TILE], [0f32; TILE]); groups];
-        for c in (0..count).step_by(TILE) {
-            // Past the end the last row stands in.
-            let row: [usize; TILE] = std::array::from_fn(|l| (c + l).min(count - 1));
-            unpack::<C>(row.map(|r| &packed[r * words..][..words]), &mut codes);
-            for (g, (scales, biases)) in factors.iter_mut().enumerate() {
-                for l in 0..TILE {
-                    let scale = job.scales[row[l] * groups + g] * step;
-                    (scales[l], biases[l]) = (scale, job.biases.map_or(-origin * scale, |b| b[row[l] * groups + g]));
-                }
-            }
-            let valid = TILE.min(count - c);
-            let mut r = 0;
-            while r < rows.len() {
-                let mut keep = |sums: &[__m512]| {
-                    for (i, sums) in sums.iter().enumerate() {
-                        let mut lanes = [0f32; TILE];
-                        // SAFETY: there is room for 16 numbers.
-                        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), *sums) };
-                        job.out[(r + i) * count + c..][..valid].copy_from_slice(&lanes[..valid]);
-                    }
-                    sums.len()
-                };
-                // As many as there are accumulators for beside what they share.
-                r += match rows.len() - r {
-                    8.. => keep(&tile::<8>(job.layout, &codes, &factors, &rows[r..])),
-                    4.. => keep(&tile::<4>(job.layout, &codes, &factors, &rows[r..])),
-                    _ => keep(&tile::<1>(job.layout, &codes, &factors, &rows[r..])),
-                };
-            }
-        }
-    }
-
-    /// Codes of 16 rows as bytes: the first four that each row's first word holds in the lowest bits of its bytes, the
-    /// four above, …, then those of the next word.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn unpack<C: Codes>(rows: [&[[u8; 4]]; TILE], codes: &mut [[u8; 64]]) {
-        let (mask, table) = (mask::<C>(), table::<C>());
-        for (w, codes) in codes.chunks_exact_mut(8 / C::BITS).enumerate() {
-            let words: [i32; TILE] = std::array::from_fn(|l| rows[l].get(w).map_or(0, |word| i32::from_le_bytes(*word)));
-            // SAFETY: 16 integers are there.
-            let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
-            for (plane, codes) in codes.iter_mut().enumerate() {
-                // SAFETY: there is room for 64 bytes.
-                unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), spread::<C>(words, plane, mask, table)) };
-            }
-        }
-    }
-
-    /// Products of 16 rows, unpacked, with the first `T` of `x`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
-    fn tile<const T: usize>(layout: Layout, codes: &[[u8; 64]], factors: &[([f32; TILE], [f32; TILE])], x: &[&[f32]]) -> [__m512; T] {
-        let (steps, groups) = (layout.group / 4, layout.groups());
-        let split = |t: usize| x[t].split_at(layout.width * PIECES / 4);
-        let bytes: [&[[[u8; 4]; PIECES]]; T] = std::array::from_fn(|t| bytemuck::cast_slice(split(t).0));
-        let scales: [&[f32]; T] = std::array::from_fn(|t| split(t).1);
-        let mut products = [_mm512_setzero_ps(); T];
-        for (g, (codes, (row_scales, row_biases))) in codes.chunks_exact(steps).zip(factors).enumerate() {
-            let x: [&[[[[u8; 4]; PIECES]; 4]]; T] = std::array::from_fn(|t| bytes[t][g * steps..][..steps].as_chunks().0);
-            let mut sums = [[_mm512_setzero_si512(); PIECES]; T];
-            // Four at a time, of which the compiler knows that they are there: then sums stay in registers.
-            for (s, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
-                let x: [&[[[u8; 4]; PIECES]; 4]; T] = std::array::from_fn(|t| &x[t][s]);
-                for i in 0..4 {
-                    let codes = load(&codes[i]);
-                    for t in 0..T {
-                        for p in 0..PIECES {
-                            sums[t][p] = _mm512_dpbusd_epi32(sums[t][p], codes, _mm512_set1_epi32(i32::from_le_bytes(x[t][i][p])));
-                        }
-                    }
-                }
-            }
-            let (row_scales, row_biases) = (load_floats(row_scales), load_floats(row_biases));
-            for t in 0..T {
-                // Sums of the highest bytes leave no room for 16 bits more.
-                let [high, middle, low] = sums[t];
-                let lower = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<8>(middle), low));
-                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(65536.0), lower);
-                let scale = _mm512_mul_ps(row_scales, _mm512_set1_ps(scales[t][g]));
-                products[t] = _mm512_fmadd_ps(sum, scale, products[t]);
-                products[t] = _mm512_fmadd_ps(row_biases, _mm512_set1_ps(scales[t][groups + g]), products[t]);
-            }
-        }
-        products
-    }
-
-    #[target_feature(enable = "avx512f")]
-    fn mask<C: Codes>() -> __m512i {
-        _mm512_set1_epi8(((1u16 << C::BITS) - 1) as i8)
-    }
-
-    #[target_feature(enable = "avx512f")]
-    fn table<C: Codes>() -> __m512i {
-        let table = C::BYTES.and_then(|b| b.table).unwrap_or_default();
-        // SAFETY: 16 bytes are there.
-        _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
-    }
-
-    /// The codes that lie in bits `plane·BITS` and above of each byte, as bytes.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn spread<C: Codes>(word: __m512i, plane: usize, mask: __m512i, table: __m512i) -> __m512i {
-        let shifted = if plane == 0 { word } else { _mm512_srl_epi16(word, _mm_cvtsi32_si128((plane * C::BITS) as i32)) };
-        let codes = if C::BITS == 8 { shifted } else { _mm512_and_si512(shifted, mask) };
-        if const { matches!(C::BYTES, Some(Bytes { table: Some(_), .. })) } { _mm512_shuffle_epi8(table, codes) } else { codes }
-    }
-
-    #[target_feature(enable = "avx512f,fma")]
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut lanes = [0f32; 16];
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-        for (a, b) in a.iter().zip(b) {
-            for l in 0..16 {
-                lanes[l] = a[l].mul_add(b[l], lanes[l]);
-            }
-        }
-        lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load(bytes: &[u8; 64]) -> __m512i {
-        // SAFETY: 64 bytes are there, and the instruction takes any alignment.
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load_floats(floats: &[f32; 16]) -> __m512 {
-        // SAFETY: as above.
-        unsafe { _mm512_loadu_ps(floats.as_ptr()) }
-    }
-
-    /// Sums over all groups of scale times sum of codes times integers, for some rows.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
-    fn multiply<C: Codes, const R: usize>(layout: Layout, rows: [&[u8]; R], scales: [&[f32]; R], x: &[u8]) -> [f32; R] {
-        let (planes, mask, table) = (8 / C::BITS, mask::<C>(), table::<C>());
-        // Each lane of 32 bits sums what four bytes of codes meet; lanes of one group have one scale.
-        let lanes = layout.group / (4 * layout.planes);
-        let lane: [i32; 16] = std::array::from_fn(|l| (l / lanes.max(1)) as i32);
-        // SAFETY: 16 integers are there.
-        let lane = unsafe { _mm512_loadu_si512(lane.as_ptr().cast()) };
-        let vectors = rows.map(|row| row.as_chunks::<64>().0);
-        let mut sums = [_mm512_setzero_ps(); R];
-        for (v, x) in x.as_chunks::<64>().0.chunks_exact(planes * PIECES).enumerate() {
-            for r in 0..R {
-                let bytes = &vectors[r][v];
-                // Any address may be asked for.
-                _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
-                let word = load(bytes);
-                let mut pieces = [_mm512_setzero_si512(); PIECES];
-                for plane in 0..planes {
-                    let codes = spread::<C>(word, plane, mask, table);
-                    for (piece, sum) in pieces.iter_mut().enumerate() {
-                        *sum = _mm512_dpbusd_epi32(*sum, codes, load(&x[piece * planes + plane]));
-                    }
-                }
-                let [high, middle, low] = pieces;
-                let lower = _mm512_add_epi32(_mm512_slli_epi32::<8>(middle), low);
-                let base = v * 16 / lanes.max(1);
-                let Some(scale) = scales[r].get(base..).and_then(<[f32]>::first_chunk) else { continue };
-                let scale = _mm512_permutexvar_ps(lane, load_floats(scale));
-                if C::BITS == 8 {
-                    // Sums of the highest bytes leave no room for eight bits more, let alone sixteen.
-                    let high = _mm512_mul_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(65536.0));
-                    sums[r] = _mm512_fmadd_ps(_mm512_add_ps(high, _mm512_cvtepi32_ps(lower)), scale, sums[r]);
-                } else {
-                    let all = _mm512_add_epi32(_mm512_slli_epi32::<16>(high), lower);
-                    sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), scale, sums[r]);
-                }
-            }
-        }
-        sums.map(|s| _mm512_reduce_add_ps(s))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::codes::{Affine, E2m1};
@@ -453,18 +251,17 @@ mod tests {
         for (width, group, count, rows) in
             [(512, 32, 5, 1), (256, 64, 2, 3), (1024, 128, 3, 2), (256, 16, 1, 1), (512, 64, 19, 13), (256, 16, 3, 5)]
         {
-            let Some(layout) = Layout::of::<C>(width, group) else { continue };
+            let Some(layout) = Layout::of::<C>(width, group, Kernel::Plain) else { continue };
             let packed: Vec<u8> = noise(3).skip(1).take(count * width / layout.planes).map(|s| (s >> 24) as u8).collect();
             let (scales, biases) = (numbers(count * width / group, 4), numbers(count * width / group, 5));
             // Magnitudes that differ between groups, and within some.
             let x: Vec<f32> = numbers(rows * width, 6).iter().enumerate().map(|(i, v)| v * v * v * ((i / group) as f32 - 3.0)).collect();
-            let prepared = layout.prepare(&x);
-            let mut results = Vec::new();
             let biases = biased.then_some(&biases[..]);
-            let ways: [fn(Job<'_>); 2] = [plain::<C>, run::<C>];
-            for how in ways.into_iter().take(1 + usize::from(available())).skip(usize::from(rows >= MANY)) {
+            let mut results = Vec::new();
+            for kernel in Kernel::all().chain([Kernel::Plain]) {
+                let layout = Layout { kernel, ..layout };
                 let out = &mut vec![0f32; rows * count][..];
-                how(Job { layout, packed: &packed, scales: &scales, biases, x: &prepared, out });
+                run::<C>(Job { layout, packed: &packed, scales: &scales, biases, x: &layout.prepare(&x), out });
                 results.push(out.to_vec());
             }
             for r in 0..rows {
@@ -496,23 +293,57 @@ mod tests {
 
     #[test]
     fn codes_that_straddle_bytes_and_odd_widths_have_no_layout() {
-        assert!(Layout::of::<Affine<3>>(512, 32).is_none() && Layout::of::<Affine<6>>(512, 32).is_none());
-        assert!(Layout::of::<Affine<4>>(96, 32).is_none() && Layout::of::<Affine<4>>(128, 32).is_some());
+        let plain = Kernel::Plain;
+        assert!(Layout::of::<Affine<3>>(512, 32, plain).is_none() && Layout::of::<Affine<6>>(512, 32, plain).is_none());
+        assert!(Layout::of::<Affine<4>>(96, 32, plain).is_none() && Layout::of::<Affine<4>>(128, 32, plain).is_some());
+    }
+
+    /// The largest codes and bytes there are: sums that do not saturate.
+    fn check_extremes<C: Codes>() {
+        let kernels: Vec<Kernel> = Kernel::all().chain([Kernel::Plain]).collect();
+        for (packed, x) in [(0xff, 1.0), (0xff, -1.0), (0x77, 1.0), (0x00, 1.0)] {
+            let results: Vec<f32> = kernels
+                .iter()
+                .map(|&kernel| {
+                    let layout = Layout::of::<C>(256, 64, kernel).unwrap();
+                    let (packed, mut out) = (vec![packed; 256 / layout.planes], [7f32]);
+                    run::<C>(Job {
+                        layout,
+                        packed: &packed,
+                        scales: &[1.0; 4],
+                        biases: None,
+                        x: &layout.prepare(&[x; 256]),
+                        out: &mut out,
+                    });
+                    out[0]
+                })
+                .collect();
+            let planes = 8 / C::BITS;
+            let value = |plane: usize| C::value(u32::from(packed) >> (plane * C::BITS) & ((1 << C::BITS) - 1));
+            let want = x * (256 / planes) as f32 * (0..planes).map(value).sum::<f32>();
+            assert!(results.iter().all(|r| (r - want).abs() <= want.abs() * 1e-6), "{} bits: {results:?} for {want}", C::BITS);
+        }
     }
 
     #[test]
-    fn what_is_no_number_or_nothing_stays_so() {
-        let layout = Layout::of::<Affine<4>>(128, 32).unwrap();
-        for (x, nan) in [(f32::NAN, true), (f32::INFINITY, true), (1e-38, false), (0.0, false), (f32::MAX, false)] {
-            let mut row = vec![0f32; 128];
-            row[40] = x;
-            let (packed, scales) = (vec![0x22; 64], vec![0.5f32; 4]);
-            let prepared = layout.prepare(&row);
-            let ways: [fn(Job<'_>); 2] = [plain::<Affine<4>>, run::<Affine<4>>];
-            for how in ways.into_iter().take(1 + usize::from(available())) {
-                let mut out = [7f32];
-                how(Job { layout, packed: &packed, scales: &scales, biases: Some(&[0.0; 4]), x: &prepared, out: &mut out });
-                assert!(out[0].is_nan() == nan && (nan || (out[0] - x).abs() <= x * 1e-6 + 1e-30), "{x}: {}", out[0]);
+    fn the_largest_products_do_not_saturate() {
+        check_extremes::<Affine<2>>();
+        check_extremes::<Affine<4>>();
+        check_extremes::<Affine<8>>();
+        check_extremes::<E2m1>();
+    }
+
+    #[test]
+    fn what_is_nothing_or_the_most_there_is_stays_so() {
+        for kernel in Kernel::all().chain([Kernel::Plain]) {
+            let layout = Layout::of::<Affine<4>>(128, 32, kernel).unwrap();
+            for x in [1e-38, 0.0, f32::MAX] {
+                let mut row = vec![0f32; 128];
+                row[40] = x;
+                let (packed, scales, mut out) = (vec![0x22; 64], vec![0.5f32; 4], [7f32]);
+                let prepared = layout.prepare(&row);
+                run::<Affine<4>>(Job { layout, packed: &packed, scales: &scales, biases: Some(&[0.0; 4]), x: &prepared, out: &mut out });
+                assert!((out[0] - x).abs() <= x * 1e-6 + 1e-30, "{kernel:?}, {x}: {}", out[0]);
             }
         }
     }

@@ -84,16 +84,18 @@ impl<C: Codes> Matrix for Packed<'_, C> {
     }
 
     fn always_as_stored(&self) -> bool {
-        self.integer.is_some()
+        self.integer.is_some_and(Layout::takes_many)
     }
 
-    /// Each row in the order of [`multiply`], then the sum over each group; or as integers.
+    /// Each row in the order of [`multiply`], then the sum over each group; or as integers. Rows stay as they are if one of them is not
+    /// finite: infinity times a code less infinity times a bias would be nothing, where torch, which unpacks first, has infinity.
     fn prepare(&self, x: Vec<f32>) -> Vec<f32> {
+        let finite = x.chunks_exact(self.parts.group).all(|group| vector::sum(group).is_finite());
+        if !finite || !(self.integer.is_some() || self.direct()) {
+            return x;
+        }
         if let Some(layout) = self.integer {
             return layout.prepare(&x);
-        }
-        if !self.direct() {
-            return x;
         }
         let width = self.parts.width;
         let mut prepared = Vec::with_capacity(x.len() / width * (width + self.groups));
@@ -113,12 +115,13 @@ impl<C: Codes> Matrix for Packed<'_, C> {
     }
 
     fn few(&self, outer: Range<usize>, x: &[f32], out: &mut [f32]) {
-        if let Some(layout) = self.integer {
-            integer::few::<C>(layout, &self.parts, outer.start, x, out);
-        } else if self.direct() {
-            Arch::new().dispatch(Few { matrix: self, outer, x, out });
-        } else {
+        // Prepared rows have another length.
+        if x.len() == out.len() / outer.len().max(1) * self.parts.width {
             few_by_panels(self, outer, x, out);
+        } else if let Some(layout) = self.integer {
+            integer::few::<C>(layout, &self.parts, outer.start, x, out);
+        } else {
+            Arch::new().dispatch(Few { matrix: self, outer, x, out });
         }
     }
 }

@@ -134,6 +134,28 @@ fn products_equal_those_with_the_dequantized_matrix() {
 }
 
 #[test]
+fn activations_that_are_not_finite_give_what_unpacked_elements_give() {
+    for (mode, bits, group) in FORMATS {
+        let sample = Sample::new(&[20], 512, mode, bits, group, DType::Float32);
+        let whole = sample.whole().transpose(&[1, 0]).unwrap();
+        for rows in [1, 3, 9, 40] {
+            for wrong in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let mut x = floats(&noise(&[rows, 512], 11));
+                x[(rows - 1) * 512 + 70] = wrong;
+                let x = Tensor::from_slice(&[rows, 512], &x).unwrap();
+                let want = floats(&addmm(&x, &whole, None, 1.0, 1.0).unwrap());
+                let got = floats(&quantized_matmul(&x, sample.quantized(), true).unwrap());
+                let kind = |x: f32| (x.is_nan(), x.is_infinite().then_some(x));
+                let peak = want.iter().filter(|w| w.is_finite()).fold(1f32, |m, w| m.max(w.abs()));
+                let same = got.iter().zip(&want).all(|(g, w)| kind(*g) == kind(*w) && (!g.is_finite() || (g - w).abs() <= 1e-5 * peak));
+                assert!(same, "{mode}, {bits} bits, {rows} rows with {wrong}");
+                assert!(wrong.is_nan() || want[(rows - 1) * 20..].iter().any(|w| w.is_infinite()), "{mode}: nothing infinite to compare");
+            }
+        }
+    }
+}
+
+#[test]
 fn many_rows_of_the_matrix_and_ranks_of_the_other_operand() {
     let sample = Sample::new(&[500], 64, "affine", 4, 64, DType::BFloat16);
     let x = cast(&noise(&[2, 3, 64], 1), DType::BFloat16).unwrap();
