@@ -18,6 +18,7 @@ use crate::decompose::Decompose;
 use crate::fold::{Constants, FoldConstants, FoldScalars};
 use crate::functionalise::Functionalise;
 use crate::inline::InlineWrappers;
+use crate::linear::FindLinear;
 use crate::noops::RemoveNoops;
 use crate::precompute::Precompute;
 use crate::rewrite::{self, Rule};
@@ -199,6 +200,7 @@ impl<'p> Pipeline<'p> {
                 Box::new(Cse),
                 Box::new(Dce),
                 Box::new(FuseRmsNorm),
+                Box::new(FindLinear),
             ],
         )
     }

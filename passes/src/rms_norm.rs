@@ -59,7 +59,7 @@ struct Match {
 }
 
 /// The call that makes a value that nothing else uses.
-fn only_used_here<'s>(site: &'s Site<'_>, arg: &Arg, op: OpId) -> Option<&'s Node> {
+pub(crate) fn only_used_here<'s>(site: &'s Site<'_>, arg: &Arg, op: OpId) -> Option<&'s Node> {
     let v = arg.as_value()?;
     (site.graph().value(v).use_count() == 1).then(|| site.made_by(arg, op))?
 }

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Quantise one small model in every way that `etx lower --quantize` knows, with torchao and ExecuTorch's MLX lowering: tests/fixtures/quantized.
 
-usage: make_quantized.py [OUT_DIR]      (needs torch 2.15, torchao 0.18 and executorch 1.5.1)
+usage: make_quantized.py [OUT_DIR [FORMAT ...]]      (needs torch 2.15, torchao 0.18 and executorch 1.5.1; FORMATs are put beside what is there)
 
   <dtype>.pt2          the model, not quantised
   <dtype>.safetensors  its inputs, `input.<i>`, and for each format
                        `<format>|<key>`          what ExecuTorch's file holds under this key: codes as packed for MLX, scales, biases
                        `<format>|output.<i>`     what the quantised model answers in eager PyTorch
 
-Formats are named as the rules of `--quantize` name them. Three bits, which ExecuTorch does not pack, and experts, of which it packs four bits only,
+Formats are named as the rules of `--quantize` name them. MXFP4, for which ExecuTorch has no tensor class, has torchao's own codes and scales; three bits, which ExecuTorch does not pack, and experts, of which it packs four bits only,
 are packed here: as a stream of codes, the first in the lowest bits of the first byte.
 """
 import pathlib
@@ -23,7 +23,8 @@ from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.llm.export.mx import ExportableMXConfig
 from executorch.extension.llm.export.nvfp4 import ExportableNVFP4Config
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torchao.prototype.mx_formats.mx_tensor import MXTensor
 from torchao.quantization import IntxWeightOnlyConfig, MappingType, quantize_
 from torchao.quantization.granularity import PerAxis, PerGroup
 
@@ -75,6 +76,7 @@ def formats(dtype):
                     yield f"{bits}w:{group}" + (f":{method}" if method != "hqq" else "")
     if dtype != "f16":
         yield "nvfp4"
+    yield "mxfp4"
     yield "mxfp8"
 
 
@@ -140,8 +142,24 @@ def constants(program, model, name):
     return found
 
 
+def mxfp4(layers):
+    """What torchao makes of all weights, by key; the layers get the numbers that this stands for."""
+    found = {}
+    weights = [(name, m) for name, m in layers.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Embedding))]
+    for name, layer in weights:
+        w = layer.weight.data
+        made = MXTensor.to_mx(w if w.dtype == torch.bfloat16 else w.float(), torch.float4_e2m1fn_x2, 32)
+        layer.weight.data = made.dequantize(torch.float32).to(w.dtype)
+        found[name] = made.qdata, made.scale.view(torch.uint8)
+    experts = [found.pop(name) for name, _ in weights if name.startswith("experts.")]
+    found["experts"] = tuple(torch.stack(parts) for parts in zip(*experts))
+    keys = {name: ("_to_packed", "") if name == "experts" else ("_mx_packed", "_mx_u8") for name in found}
+    return {f"{name}.parametrizations.weight.original{i}{keys[name][i]}": part for name, parts in found.items() for i, part in enumerate(parts)}
+
+
 @torch.no_grad()
 def main():
+    only = sys.argv[2:]
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "fixtures" / "quantized")
     out.mkdir(parents=True, exist_ok=True)
     for dtype_name, dtype in DTYPES.items():
@@ -151,9 +169,19 @@ def main():
         plain = Layers(dtype).eval()
         plain.experts.pack()
         programs.save(torch.export.export(plain, inputs), out / f"{dtype_name}.pt2")
-        tensors = {f"input.{i}": t for i, t in enumerate(inputs)}
+        tensors = load_file(out / f"{dtype_name}.safetensors") if only else {}
+        tensors.update({f"input.{i}": t for i, t in enumerate(inputs)})
         for name in formats(dtype_name):
+            if only and name not in only:
+                continue
             model = Layers(dtype).eval()
+            if name == "mxfp4":
+                found = mxfp4(model)
+                experts, model.experts = model.experts, None
+                outputs = (*model(*inputs), torch.stack([experts.experts[e](row) for e, row in zip(inputs[4], inputs[3])]))
+                tensors.update({f"{name}|{key}": value.contiguous() for key, value in found.items()})
+                tensors.update({f"{name}|output.{i}": value.contiguous() for i, value in enumerate(outputs)})
+                continue
             quantize_(model, config(name), lambda m, _: isinstance(m, (torch.nn.Linear, torch.nn.Embedding)) and fits(name, m))
             experts, model.experts = model.experts, None
             found = {**constants(torch.export.export(model, inputs), model, name), **expert_constants(experts.experts, name)}

@@ -107,7 +107,7 @@ const RULES: &str = r"Rules for quantising, separated by commas; of those that f
           Integers of so many bits with a scale a group: 4w:32, 4w:64, 4w:128 or 4w:row, each scale with
           the least squared error (hqq), or 4w:64:symmetric or 4w:64:asymmetric from the largest and
           smallest values. Short, 8w is 8w:row, and the others have groups of 32.
-  nvfp4 mxfp8
+  nvfp4 mxfp4 mxfp8
           Floats of 4 and 8 bits, in groups of 16 and 32.
   none
           As it is.

@@ -210,12 +210,18 @@ pub(super) fn dequantize_int4(c: &Call) -> Results {
 pub(super) fn dequantize_mx(c: &Call) -> Results {
     let (t, d, group) = (c.first()?, c.dtype("output_dtype").unwrap_or(DType::Float32), c.size("block_size")?.max(1));
     let scales: Vec<f64> = c.tensor("scale")?.bytes().into_iter().map(|b| f64::read(DType::Float8E8M0, &[b])).collect();
-    if t.numel() != scales.len() * group {
-        return Err(bad(format!("{} scales for {} values", scales.len(), t.numel())));
-    }
     let element = c.dtype("elem_dtype").unwrap_or(t.dtype());
-    let value = |(i, b): (usize, u8)| f64::read(element, &[b]) * scales.get(i / group).copied().unwrap_or(f64::NAN);
-    one(Tensor::of(d, t.shape(), t.bytes().into_iter().enumerate().map(value))?)
+    let values: Vec<f64> = match element {
+        // Bytes hold two elements of four bits.
+        DType::UInt8 => nibbles(&t.bytes()).into_iter().map(e2m1).collect(),
+        _ => t.bytes().into_iter().map(|b| f64::read(element, &[b])).collect(),
+    };
+    if values.len() != scales.len() * group {
+        return Err(bad(format!("{} scales for {} values", scales.len(), values.len())));
+    }
+    let shape = widened(&t, if element == DType::UInt8 { 2 } else { 1 })?;
+    let scaled = values.iter().enumerate().map(|(i, x)| x * scales.get(i / group).copied().unwrap_or(f64::NAN));
+    one(Tensor::of(d, &shape, scaled)?)
 }
 
 /// 256 values of a block of GGML's `q4_k`, `q5_k` or `q6_k` (`mlx-patterns.md` §6).

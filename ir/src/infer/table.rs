@@ -340,12 +340,17 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (
         |c| custom::retyped(c, "output_dtype", DType::Float32),
         "torchao.dequantize_affine.default torchao.dequantize_affine_float8_non_decomposed.default torchao.quantize_affine.default \
-         torchao.dequantize_mx.default quantized_decomposed.dequantize_per_channel_group.default \
+         quantized_decomposed.dequantize_per_channel_group.default \
          quantized_decomposed.dequantize_per_token.default",
     ),
     (|c| custom::retyped(c, "float8_dtype", DType::Float8E4M3), "torchao.quantize_affine_float8_non_decomposed.default"),
     (|c| custom::unpacked(c, 2, "output_dtype", DType::BFloat16), "torchao.dequantize_int4_tensor.default"),
     (|c| custom::unpacked(c, 8, "output_dtype", DType::Float32), "torchao.dequantize_nvfp4.default"),
+    // Elements of four bits go by the bytes that two of them are stored in.
+    (
+        |c| custom::unpacked(c, if c.dtype("elem_dtype") == Some(DType::UInt8) { 2 } else { 1 }, "output_dtype", DType::Float32),
+        "torchao.dequantize_mx.default",
+    ),
     (custom::dequantize_gguf, "torchao.dequantize_gguf.default"),
     (custom::choose_affine, "torchao.choose_qparams_affine.default"),
     (
@@ -388,6 +393,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (custom::decompressed, "mlx.tq_dequant.default"),
     // The element that says a cache was written.
     (|c| Ok(vec![tensor(c.tensor(0)?.dtype, vec![1.into()])]), "llama.update_cache.default llama.update_cache_with_indices.default"),
+    (|c| Ok(vec![tensor(DType::Float32, c.tensor(0)?.shape.clone())]), "llama.custom_quantized_sdpa.default"),
+    (|c| custom::like_argument(c, "cache"), "executorch.update_cross_attn_cache.default"),
     // Higher-order operators.
     (
         custom::wrapped,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::archive::Archive;
 use super::pickle::{Object, Pickle, Value};
-use super::subclass::{Attribute, Class, Wrapped};
+use super::subclass::{Attribute, Class, PAIR, Wrapped};
 use crate::DType;
 use crate::error::{Error, ErrorKind};
 use crate::weights::TensorData;
@@ -52,7 +52,7 @@ const KNOWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("torch._tensor", &["_rebuild_from_type_v2"]),
-    ("torch", &["Tensor", "Size", "device", "float4_e2m1fn_x2"]),
+    ("torch", &["Tensor", "Size", "device"]),
     ("torch.nn.parameter", &["Parameter", "Buffer"]),
     ("torch.storage", &["UntypedStorage"]),
     ("torch.serialization", &["_get_layout"]),
@@ -79,7 +79,7 @@ fn known(module: &str, name: &str) -> bool {
 fn scalar_name(name: &str) -> Option<&str> {
     let bits = name.strip_prefix("uint").or_else(|| name.strip_prefix("int"));
     let small = bits.is_some_and(|b| matches!(b, "1" | "2" | "3" | "4" | "5" | "6" | "7"));
-    (small || DTYPES.iter().any(|(n, _, _)| *n == name)).then_some(name)
+    (small || name == PAIR || DTYPES.iter().any(|(n, _, _)| *n == name)).then_some(name)
 }
 
 /// The element type of this name in torch.

@@ -45,6 +45,7 @@ enum Operand {
     Tensor(&'static str),
     Attribute(&'static str),
     Type(DType),
+    Number(i64),
     /// The least and the greatest value of the attribute's type.
     Least(&'static str),
     Greatest(&'static str),
@@ -52,7 +53,7 @@ enum Operand {
     Output,
 }
 
-use Operand::{Attribute as A, Greatest, Least, Output, Tensor as T, Type as Ty};
+use Operand::{Attribute as A, Greatest, Least, Number, Output, Tensor as T, Type as Ty};
 
 /// The one list of classes (`pt2-format.md` §1.5).
 static CLASSES: &[Class] = &[
@@ -81,7 +82,13 @@ static CLASSES: &[Class] = &[
         name: "Int8Tensor",
         tensors: &["qdata", "scale", "zero_point", "act_quant_scale", "act_quant_zero_point", "act_pre_scale"],
         required: 2,
-        dequantise: None,
+        dequantise: Some(Dequantise {
+            op: op!("torchao.dequantize_affine.default"),
+            args: &[T("qdata"), A("block_size"), T("scale"), T("zero_point"), Ty(DType::Int8), Number(-128), Number(127), Output],
+            follows_use: false,
+            casts: false,
+            packing: |_| Some((1, 1)),
+        }),
     },
     Class { name: "Float8Tensor", tensors: &["qdata", "scale"], required: 2, dequantise: None },
     Class {
@@ -103,18 +110,8 @@ static CLASSES: &[Class] = &[
             packing: |_| Some((2, 1)),
         }),
     },
-    Class {
-        name: "ExportableMXTensor",
-        tensors: &["qdata", "scale"],
-        required: 2,
-        dequantise: Some(Dequantise {
-            op: op!("torchao.dequantize_mx.default"),
-            args: &[T("qdata"), T("scale"), A("elem_dtype"), A("block_size"), Output],
-            follows_use: true,
-            casts: true,
-            packing: |_| Some((1, 1)),
-        }),
-    },
+    Class { name: "ExportableMXTensor", tensors: &["qdata", "scale"], required: 2, dequantise: Some(MX) },
+    Class { name: "MXTensor", tensors: &["qdata", "scale"], required: 2, dequantise: Some(MX) },
     Class {
         name: "ExportableGGUFTensor",
         tensors: &["raw"],
@@ -144,6 +141,17 @@ const NVFP4: Dequantise = Dequantise {
     casts: true,
     packing: |_| Some((8, 1)),
 };
+
+const MX: Dequantise = Dequantise {
+    op: op!("torchao.dequantize_mx.default"),
+    args: &[T("qdata"), T("scale"), A("elem_dtype"), A("block_size"), Output],
+    follows_use: true,
+    casts: true,
+    packing: |w| Some((if w.attributes.get("elem_dtype") == Some(&Attribute::DType(PAIR.to_owned())) { 2 } else { 1 }, 1)),
+};
+
+/// torch's name of two floats of four bits in a byte. A program has no number for it, and the tensor is stored as bytes: it goes by those.
+pub(super) const PAIR: &str = "float4_e2m1fn_x2";
 
 impl Class {
     /// The class of this name. Its module changes between versions of the package; its fields do not.
@@ -204,6 +212,9 @@ impl Wrapped {
         if class.name == "NVFP4Tensor" {
             wrapped.plain_nvfp4()?;
         }
+        if class.name == "MXTensor" {
+            wrapped.plain_mx()?;
+        }
         let packed = wrapped.tensors.first().map_or(&[][..], |(_, t)| t.shape());
         if let Some(dequantise) = &class.dequantise {
             let unpacked = (dequantise.packing)(&wrapped).and_then(|(values, elements)| {
@@ -245,6 +256,20 @@ impl Wrapped {
         };
         self.tensors.retain(|(field, _)| matches!(*field, "qdata" | "scale"));
         self.tensors.push(("per_tensor_scale", whole));
+        Ok(())
+    }
+
+    /// Brings scales of torchao's MX tensor that are stored in tiles into rows.
+    fn plain_mx(&mut self) -> Result<(), Error> {
+        let ([rows, columns], Some(&Attribute::Int(block @ 1..))) = (self.shape.as_slice(), self.attributes.get("block_size")) else {
+            return Err(bad(format!("an MXTensor of sizes {:?} without a block size; two dimensions are read", self.shape)));
+        };
+        let (rows, blocks) = (*rows, columns / block as u64);
+        if self.attributes.get("is_swizzled_scales") == Some(&Attribute::Bool(true)) {
+            for (_, data) in self.tensors.iter_mut().filter(|(field, _)| *field == "scale") {
+                *data = unswizzled(data, rows, blocks)?.reinterpret(DType::Float8E8M0, vec![rows, blocks])?;
+            }
+        }
         Ok(())
     }
 
@@ -341,17 +366,24 @@ impl Wrapped {
             .ok_or_else(|| format!("{name} {:?}", self.attributes.get(name)))
         };
         Ok(match from {
-            T(name) => parts.field(name).map(Arg::Value).ok_or_else(|| format!("no {name}"))?,
+            T(name) => match parts.field(name) {
+                Some(v) => Arg::Value(v),
+                // Optional ones may be missing.
+                None if self.class.tensors.iter().skip(self.class.required).any(|t| t == name) => Arg::None,
+                None => return Err(format!("no {name}")),
+            },
             A(name) => match attribute(name)? {
                 Attribute::None => Arg::None,
                 Attribute::Bool(b) => Arg::Bool(*b),
                 Attribute::Int(n) => Arg::Int(*n),
                 Attribute::Ints(list) => list.clone().into(),
                 Attribute::Str(s) => Arg::Str(s.as_str().into()),
+                Attribute::DType(t) if t == PAIR => Arg::DType(DType::UInt8),
                 Attribute::DType(t) => dtype_named(t).map(Arg::DType).ok_or_else(|| format!("{name} torch.{t}"))?,
                 Attribute::Other(what) => return Err(format!("{name} {what}")),
             },
             Ty(t) => Arg::DType(*t),
+            Number(n) => Arg::Int(*n),
             Least(name) => Arg::Int(-(1 << (bits(name)? - 1))),
             Greatest(name) => Arg::Int((1 << (bits(name)? - 1)) - 1),
             Output => Arg::DType(output),

@@ -1,6 +1,6 @@
 //! Choosing scales and codes of formats whose codes are small floats.
 //!
-//! NVFP4 as torchao makes it without a scale for the whole tensor; MXFP8 with the scale that is the power of two below the
+//! NVFP4 as torchao makes it without a scale for the whole tensor; MXFP4 and MXFP8 with the scale that is the power of two below the
 //! largest magnitude.
 
 use pulp::Arch;
@@ -23,6 +23,8 @@ pub(super) struct Float {
 pub(super) enum Kind {
     /// E2M1 codes, an E4M3 scale for 16.
     Nvfp4,
+    /// E2M1 codes, a power of two for 32.
+    Mxfp4,
     /// E4M3 codes, a power of two for 32.
     Mxfp8,
 }
@@ -31,7 +33,15 @@ impl Float {
     pub(super) fn group(self) -> usize {
         match self.kind {
             Kind::Nvfp4 => 16,
-            Kind::Mxfp8 => 32,
+            Kind::Mxfp4 | Kind::Mxfp8 => 32,
+        }
+    }
+
+    /// Bytes of the codes of a group.
+    pub(super) fn code_bytes(self) -> usize {
+        match self.kind {
+            Kind::Nvfp4 | Kind::Mxfp4 => self.group() / 2,
+            Kind::Mxfp8 => self.group(),
         }
     }
 
@@ -55,9 +65,10 @@ impl Float {
                             let byte = e4m3((most / 6.0).clamp(0.015_625, GREATEST));
                             (f32::from_bits((u32::from(byte) << 20) + (120 << 23)), byte)
                         }
-                        Kind::Mxfp8 => {
-                            // The codes reach to 2^8 and a bit more.
-                            let exponent = (most.to_bits() >> 23 & 0xff).saturating_sub(8);
+                        Kind::Mxfp4 | Kind::Mxfp8 => {
+                            // The codes reach to 2^2, or 2^8, and a bit more.
+                            let reach = if self.kind == Kind::Mxfp4 { 2 } else { 8 };
+                            let exponent = (most.to_bits() >> 23 & 0xff).saturating_sub(reach);
                             (f32::from_bits(exponent << 23).max(f32::MIN_POSITIVE), exponent as u8)
                         }
                     };
@@ -72,8 +83,8 @@ impl Float {
         Arch::new().dispatch(
             #[inline(always)]
             || match self.kind {
-                Kind::Nvfp4 => {
-                    for ((w, out), s) in w.chunks_exact(16).zip(out.chunks_exact_mut(8)).zip(scales) {
+                Kind::Nvfp4 | Kind::Mxfp4 => {
+                    for ((w, out), s) in w.chunks_exact(self.group()).zip(out.chunks_exact_mut(self.code_bytes())).zip(scales) {
                         let inverse = 1.0 / s;
                         for (pair, o) in w.as_chunks::<2>().0.iter().zip(out) {
                             *o = e2m1(pair[0] * inverse) | e2m1(pair[1] * inverse) << 4;
@@ -96,7 +107,7 @@ impl Float {
             || {
                 for ((w, out), s) in w.chunks_exact(self.group()).zip(out.chunks_exact_mut(self.group())).zip(scales) {
                     match self.kind {
-                        Kind::Nvfp4 => {
+                        Kind::Nvfp4 | Kind::Mxfp4 => {
                             let inverse = 1.0 / s;
                             w.iter().zip(out).for_each(|(w, o)| *o = s * from_e2m1(e2m1(w * inverse)));
                         }

@@ -2,7 +2,7 @@
 
 use super::affine::{Affine, Search};
 use super::element::Element;
-use super::float::{Float, Kind};
+use super::float::Float;
 
 /// A format with all that its loops need to know.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +33,8 @@ impl Kernel {
     /// Bytes of the codes of a group.
     pub(super) fn code_bytes(&self) -> usize {
         match self {
-            Kernel::Float(Float { kind: Kind::Nvfp4, .. }) => self.group() / 2,
-            _ => self.group(),
+            Kernel::Affine(a) => a.group,
+            Kernel::Float(f) => f.code_bytes(),
         }
     }
 

@@ -342,7 +342,7 @@ fn kernel(data: &TensorData, used: Use, format: Format) -> Result<Kernel, String
     }
     let needed = match format {
         Format::Affine { group: Group::Of(n), .. } => n,
-        Format::Affine { group: Group::Row, .. } | Format::Mxfp8 => 32,
+        Format::Affine { group: Group::Row, .. } | Format::Mxfp4 | Format::Mxfp8 => 32,
         Format::Nvfp4 => 16,
     };
     if !columns.is_multiple_of(needed.into()) {
@@ -358,6 +358,7 @@ fn kernel(data: &TensorData, used: Use, format: Format) -> Result<Kernel, String
             Kernel::Affine(Affine { group, low: -high - 1.0, high, method, element })
         }
         Format::Nvfp4 => Kernel::Float(Float { kind: Kind::Nvfp4, element }),
+        Format::Mxfp4 => Kernel::Float(Float { kind: Kind::Mxfp4, element }),
         Format::Mxfp8 => Kernel::Float(Float { kind: Kind::Mxfp8, element }),
     })
 }
@@ -382,6 +383,7 @@ fn packed_bytes(data: &TensorData, format: Format) -> u64 {
             n * u64::from(bits) / 8 + n / unit * data.dtype().size() as u64 * tables
         }
         Format::Nvfp4 => n / 2 + n / 16,
+        Format::Mxfp4 => n / 2 + n / 32,
         Format::Mxfp8 => n + n / 32,
     }
 }
@@ -402,6 +404,7 @@ fn gathered(old: Vec<Arg>, planned: &Planned, inputs: &[ValueId]) -> Vec<Arg> {
     let (mode, bits, zeros) = match planned.format {
         Format::Affine { bits, .. } => ("affine", bits, input(2)),
         Format::Nvfp4 => ("nvfp4", 4, Arg::None),
+        Format::Mxfp4 => ("mxfp4", 4, Arg::None),
         Format::Mxfp8 => ("mxfp8", 8, Arg::None),
     };
     let named = [
@@ -431,7 +434,10 @@ fn dequantised(cx: &mut Context<'_>, at: NodeId, planned: &Planned, inputs: &[Va
         Kernel::Float(f) if f.kind == Kind::Nvfp4 => {
             (NVFP4, args(NVFP4, [input(0), input(1), input(2), Arg::Int(f.group() as i64), dtype], &[]))
         }
-        Kernel::Float(f) => (MX, args(MX, [input(0), input(1), Arg::DType(DType::Float8E4M3), Arg::Int(f.group() as i64), dtype], &[])),
+        Kernel::Float(f) => {
+            let element = if f.kind == Kind::Mxfp4 { DType::UInt8 } else { DType::Float8E4M3 };
+            (MX, args(MX, [input(0), input(1), Arg::DType(element), Arg::Int(f.group() as i64), dtype], &[]))
+        }
     };
     let types = infer::infer(cx.graph(), cx.ranges(), op, &call)?;
     let graph = &mut cx.edit().graph;

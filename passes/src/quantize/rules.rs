@@ -20,6 +20,8 @@ pub enum Format {
     },
     /// Floats of 4 bits (E2M1), one E4M3 scale for 16.
     Nvfp4,
+    /// Floats of 4 bits (E2M1), one power of two for 32.
+    Mxfp4,
     /// Floats of 8 bits (E4M3), one power of two for 32.
     Mxfp8,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Format {
                 }
             }
             Format::Nvfp4 => f.write_str("nvfp4"),
+            Format::Mxfp4 => f.write_str("mxfp4"),
             Format::Mxfp8 => f.write_str("mxfp8"),
         }
     }
@@ -115,7 +118,7 @@ struct Rule {
 /// RULE     = [ SELECTOR "=" ] FORMAT
 /// SELECTOR = OPERATOR | "/" REGEX "/" | OPERATOR "/" REGEX "/"
 /// OPERATOR = "linear" | "embedding" | "expert" | "all"
-/// FORMAT   = "none" | BITS "w" [ ":" GROUP ] [ ":" METHOD ] | "nvfp4" | "mxfp8"
+/// FORMAT   = "none" | BITS "w" [ ":" GROUP ] [ ":" METHOD ] | "nvfp4" | "mxfp4" | "mxfp8"
 /// BITS     = "2" | "3" | "4" | "5" | "6" | "8"
 /// GROUP    = "32" | "64" | "128" | "row"
 /// METHOD   = "hqq" | "symmetric" | "asymmetric"
@@ -292,13 +295,14 @@ fn format(at: usize, text: &str) -> Result<Option<Format>, Mistake> {
     match text {
         "none" => return Ok(None),
         "nvfp4" => return Ok(Some(Format::Nvfp4)),
+        "mxfp4" => return Ok(Some(Format::Mxfp4)),
         "mxfp8" => return Ok(Some(Format::Mxfp8)),
         _ => {}
     }
     let mut parts = text.split(':');
     let width = parts.next().unwrap_or("");
     let Some(number) = width.strip_suffix('w').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) else {
-        return mistake(at, format!("no format {width:?}: there are 2w, 3w, 4w, 5w, 6w, 8w, nvfp4, mxfp8 and none"));
+        return mistake(at, format!("no format {width:?}: there are 2w, 3w, 4w, 5w, 6w, 8w, nvfp4, mxfp4, mxfp8 and none"));
     };
     let Some(bits) = BITS.into_iter().find(|b| number.parse() == Ok(*b)) else {
         return mistake(at, format!("no width of {number} bits: there are 2, 3, 4, 5, 6 and 8"));
@@ -352,9 +356,14 @@ mod tests {
 
     #[test]
     fn what_is_left_out_has_the_defaults_of_the_export_scripts() {
-        for (short, long) in
-            [("4w", "4w:32"), ("8w", "8w:row"), ("2w:hqq", "2w:32"), ("6w:asymmetric", "6w:32:asymmetric"), ("mxfp8", "mxfp8")]
-        {
+        for (short, long) in [
+            ("4w", "4w:32"),
+            ("8w", "8w:row"),
+            ("2w:hqq", "2w:32"),
+            ("6w:asymmetric", "6w:32:asymmetric"),
+            ("mxfp4", "mxfp4"),
+            ("mxfp8", "mxfp8"),
+        ] {
             assert_eq!(chosen(short, Use::Linear, "x"), long);
         }
         assert_eq!(chosen("4w", Use::Embedding, "x"), "none");

@@ -443,6 +443,9 @@ pub(super) fn tensors(of: &Arc<Quantiser>) -> Result<Vec<TensorData>, Error> {
             make(Part::Beside, DType::UInt8, grouped)?,
             TensorData::inline(DType::Float32, vec![], 1f32.to_le_bytes())?,
         ]),
+        Kernel::Float(Float { kind: Kind::Mxfp4, .. }) => {
+            Ok(vec![make(Part::Codes, DType::UInt8, with_last(&|n| n / 2))?, make(Part::Beside, DType::Float8E8M0, grouped)?])
+        }
         Kernel::Float(Float { kind: Kind::Mxfp8, .. }) => {
             Ok(vec![make(Part::Codes, DType::Float8E4M3, shape.to_vec())?, make(Part::Beside, DType::Float8E8M0, grouped)?])
         }

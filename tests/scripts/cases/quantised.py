@@ -16,7 +16,7 @@ from torchao.quantization import (
     MappingType,
     quantize_,
 )
-from torchao.quantization.granularity import PerAxis, PerGroup
+from torchao.quantization.granularity import PerAxis, PerGroup, PerTensor
 
 from case import call, case
 
@@ -121,14 +121,44 @@ class odd_groups(nn.Module):
 
 @case(steps=lambda: [call(torch.randn(2, 3, 64))], functional=True, rtol=1e-4, atol=1e-4, reference_wrong=NONE)
 class int8_rows(nn.Module):
-    """torchao's plain int8 weights, a scale a row."""
+    """torchao's plain int8 weights: a scale a row, one for all, one a group; rows that no group of MLX divides."""
 
     def __init__(self):
         super().__init__()
         self.layer = linear(Int8WeightOnlyConfig())
+        self.whole = linear(Int8WeightOnlyConfig(granularity=PerTensor()), bias=False)
+        self.groups = linear(Int8WeightOnlyConfig(granularity=PerGroup(32)))
+        self.odd = linear(Int8WeightOnlyConfig(), inner=40)
 
     def forward(self, x):
-        return self.layer(x)
+        return self.layer(x), self.whole(x[0]), self.groups(x), self.odd(x[..., :40])
+
+
+@case(steps=lambda: [call(torch.tensor([[1, 5, 0]]), torch.randn(2, 64))], functional=True, rtol=2e-2, atol=2e-2, reference_wrong=NONE)
+class int8_tied(nn.Module):
+    """An embedding and a linear layer over one int8 weight, in bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(6, 64, dtype=torch.bfloat16)
+        quantize_(self.embed, Int8WeightOnlyConfig(), lambda m, _: isinstance(m, nn.Embedding))
+
+    def forward(self, ids, x):
+        return self.embed(ids).float(), F.linear(x.bfloat16(), self.embed.weight).float()
+
+
+@case(steps=lambda: [call(torch.randn(2, 3, 64))], rtol=1e-4, atol=1e-4, partitions=1)
+class products_that_are_layers(nn.Module):
+    """Linear layers as decomposed programs have them: products with a transposed weight, with a bias and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 64) * 0.1)
+        self.bias = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        flat = x.reshape(-1, 64)
+        return flat @ self.weight.t(), torch.addmm(self.bias, flat, self.weight.t()), torch.mm(flat, self.weight.permute(1, 0)), x @ self.weight.T
 
 
 Q = torch.ops.quantized_decomposed

@@ -91,13 +91,13 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let unit = match mode {
         "affine" => [128, 64, 32].into_iter().find(|unit| group > 0 && group % unit == 0),
         "nvfp4" => Some(16).filter(|_| group == 16),
-        "mxfp8" => Some(32).filter(|_| group == 32),
-        _ => return Err(call.refuse("mode", "experts are affine, nvfp4 or mxfp8")),
+        "mxfp4" | "mxfp8" => Some(32).filter(|_| group == 32),
+        _ => return Err(call.refuse("mode", "experts are affine, nvfp4, mxfp4 or mxfp8")),
     };
     let Some(unit) = unit else { return Err(refuse(format!("groups of {group}; MLX groups 32, 64 or 128 values"))) };
     let [experts, rows, columns] = *w.shape() else { return Err(refuse("must be [experts, out, in]".to_owned())) };
     let each = match (mode, w.dtype()) {
-        ("affine", DType::UInt8) if columns % 4 == 0 => 2,
+        ("affine" | "mxfp4", DType::UInt8) if columns % 4 == 0 => 2,
         ("affine", DType::Int8) => 1,
         ("nvfp4", DType::UInt32) => 8,
         ("mxfp8", DType::Float8E4M3) if columns % 4 == 0 => 1,
@@ -116,7 +116,7 @@ fn gather_qmm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let zeros = zeros.map(|(_, data)| data);
     // The width follows from the storage: bytes of two codes, or one code a byte.
     let (bits, words) = match (mode, w.dtype()) {
-        ("affine", DType::UInt8) => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
+        ("affine" | "mxfp4", DType::UInt8) => (4, w.reinterpret(DType::UInt32, vec![experts, rows, columns / 4])),
         ("affine", _) => {
             let bits = match call.int_or("bits", 4)? {
                 asked @ (2 | 3 | 5 | 6 | 8) => asked,

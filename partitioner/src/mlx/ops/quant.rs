@@ -31,7 +31,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     )
     .when("codes that are computed"),
     Operator::new("torchao.dequantize_mx.default", standalone, BECOMES)
-        .when("codes that are computed, elements but float8_e4m3fn, blocks that are not 32"),
+        .when("codes that are computed, elements but float8_e4m3fn and pairs of e2m1, blocks that are not 32"),
     Operator::new("torchao.dequantize_gguf.default", standalone, BECOMES).when("blocks that are computed, types but q4_k, q5_k, q6_k"),
     Operator::new("quantized_decomposed.dequantize_per_channel.default", standalone, BECOMES)
         .when("codes that are computed, an axis but the first"),

@@ -147,27 +147,42 @@ fn scales_that_are_no_numbers_are_an_error_that_names_all_of_them() {
     assert!(e.remedy().is_some());
 }
 
+/// What stands in the way of a dequantisation of these weights, all of zeros, to `f32[2, 64]`.
+fn refused(target: &str, weights: &[(&str, &str)], call: &str) -> Refusal {
+    let mut text = "etir 1\n".to_owned();
+    let bytes = |ty: &str| {
+        let (dtype, shape) = ty.split_once('[').unwrap();
+        let n: usize = shape.trim_end_matches(']').split(", ").map(|n| n.parse::<usize>().unwrap()).product();
+        n * if dtype.contains('8') { 1 } else { 4 }
+    };
+    for (i, (name, ty)) in weights.iter().enumerate() {
+        text += &format!("weight @{i} \"{name}\" {ty} inline 0x{}\n", "00".repeat(bytes(ty)));
+    }
+    text += "method \"forward\" functional {\n";
+    for (i, (name, ty)) in weights.iter().enumerate() {
+        text += &format!("input %{name} : {ty} = parameter @{i}\n");
+    }
+    text += &format!("%w : f32[2, 64] = {target}({call})\nreturn %w\n}}");
+    let program = text::parse(&text, &mut NoFiles).unwrap();
+    let verdicts = Mlx::new().verdicts(&program, &program.methods[0]);
+    verdicts.into_iter().flatten().find_map(|v| if let Verdict::No(r) = v { Some(r) } else { None }).unwrap()
+}
+
+#[test]
+fn mx_elements_other_than_e4m3_and_e2m1_are_refused_by_name() {
+    let mx = |codes, scales, element, block| {
+        let call = format!("%codes, %scale, {element}, {block}, f32");
+        refused("torchao.dequantize_mx.default", &[("codes", codes), ("scale", scales)], &call)
+    };
+    assert_names(&mx("f8e5m2[2, 64]", "f8e8m0[2, 2]", "f8e5m2", 32), "elem_dtype", "not of f8e5m2");
+    assert_names(&mx("u8[2, 64]", "f8e8m0[2, 2]", "\"fp6_e2m3\"", 32), "elem_dtype", "not of fp6_e2m3");
+    let other_blocks = mx("u8[2, 32]", "f8e8m0[2, 4]", "u8", 16);
+    assert!(other_blocks.reason.contains("block_size") && other_blocks.reason.contains("blocks of 32"), "{other_blocks}");
+    assert_names(&mx("u8[2, 32]", "f8e8m0[2, 1]", "u8", 32), "scale", "must be [2, 2]");
+}
+
 #[test]
 fn packed_weights_of_another_length_are_refused() {
-    let refused = |target: &str, weights: &[(&str, &str)], call: &str| {
-        let mut text = "etir 1\n".to_owned();
-        let bytes = |ty: &str| {
-            let (dtype, shape) = ty.split_once('[').unwrap();
-            let n: usize = shape.trim_end_matches(']').split(", ").map(|n| n.parse::<usize>().unwrap()).product();
-            n * if dtype == "u8" { 1 } else { 4 }
-        };
-        for (i, (name, ty)) in weights.iter().enumerate() {
-            text += &format!("weight @{i} \"{name}\" {ty} inline 0x{}\n", "00".repeat(bytes(ty)));
-        }
-        text += "method \"forward\" functional {\n";
-        for (i, (name, ty)) in weights.iter().enumerate() {
-            text += &format!("input %{name} : {ty} = parameter @{i}\n");
-        }
-        text += &format!("%w : f32[2, 64] = {target}({call})\nreturn %w\n}}");
-        let program = text::parse(&text, &mut NoFiles).unwrap();
-        let verdicts = Mlx::new().verdicts(&program, &program.methods[0]);
-        verdicts.into_iter().flatten().find_map(|v| if let Verdict::No(r) = v { Some(r) } else { None }).unwrap()
-    };
     let int4 = |codes, scale| {
         refused(
             "torchao.dequantize_int4_tensor.default",

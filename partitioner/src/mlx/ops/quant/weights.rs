@@ -402,27 +402,38 @@ fn nvfp4<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
 }
 
 fn mx<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
-    if !matches!(call.arg("elem_dtype"), Arg::DType(DType::Float8E4M3)) {
-        return Err(call
-            .refuse("elem_dtype", "MLX has MXFP8 with e4m3 elements only")
-            .remedy("quantise to MXFP8 (float8_e4m3fn) or NVFP4"));
-    }
+    // Elements of four bits have no number in a program: they go by what torchao stores them as, two a byte.
+    let (per_byte, mode) = match call.arg("elem_dtype") {
+        Arg::DType(DType::Float8E4M3) => (1, "mxfp8"),
+        Arg::DType(DType::UInt8) => (2, "mxfp4"),
+        other => {
+            let what = match other {
+                Arg::DType(t) => t.to_string(),
+                Arg::Str(name) => name.to_string(),
+                _ => "unknown ones".to_owned(),
+            };
+            return Err(call
+                .refuse("elem_dtype", &format!("MLX has MX blocks of e4m3 and e2m1 elements, not of {what}"))
+                .remedy("quantise to MXFP8 (float8_e4m3fn), MXFP4 or NVFP4"));
+        }
+    };
     if call.int("block_size")? != 32 {
-        return Err(call.refuse("block_size", "MXFP8 has blocks of 32"));
+        return Err(call.refuse("block_size", "MX formats have blocks of 32"));
     }
     let (codes, scales) = (stored(cx, call, "qdata")?, stored(cx, call, "scale")?);
-    let [rows, columns] = *codes.data.shape() else { return Err(codes.refuse("must have two axes")) };
+    let [rows, bytes] = *codes.data.shape() else { return Err(codes.refuse("must have two axes")) };
+    let columns = bytes.saturating_mul(per_byte);
     if codes.data.dtype().size() != 1 || columns % 32 != 0 {
         return Err(codes.refuse("a row must hold whole blocks of 32 elements"));
     }
     if scales.data.dtype().size() != 1 || *scales.data.shape() != [rows, columns / 32] {
         return Err(scales.refuse(format!("must be [{rows}, {}], one for each 32 elements of weight {}", columns / 32, codes.name)));
     }
-    let words = codes.data.reinterpret(DType::UInt32, vec![rows, columns / 4]).map_err(described(codes.name))?;
+    let words = codes.data.reinterpret(DType::UInt32, vec![rows, bytes / 4]).map_err(described(codes.name))?;
     let bytes = scales.data.reinterpret(DType::UInt8, scales.data.shape().to_vec()).map_err(described(scales.name))?;
     let w = cx.constant(&format!("{}_mx_packed", codes.name), words)?;
     let scales = cx.constant(&format!("{}_mx_u8", scales.name), bytes)?;
-    Ok(Quantised::plain(w, scales, None, 32, 8, "mxfp8"))
+    Ok(Quantised::plain(w, scales, None, 32, 8 / per_byte as i32, mode))
 }
 
 /// Blocks of GGML's K-quants. Factors have the type of what is made of them; biases are what the blocks say, not recomputed
