@@ -18,6 +18,7 @@ use crate::interp::Machine;
 use crate::tensor::{Bool, ByteSource, Tensor};
 use crate::value::{Value, ValueSpec};
 use kernels::{Kernel, Kernels};
+use memory::Memory;
 
 /// Instructions one call may take before it counts as hung: the number after which ExecuTorch gives up.
 const MAX_STEPS: u64 = 10_000_000;
@@ -103,8 +104,7 @@ pub struct Method<E: Engine = Cpu> {
     state: Vec<Option<Value>>,
     machines: Vec<Option<Machine<E>>>,
     kernels: Kernels,
-    /// Buffers of the plan that kernels write to: they keep it for the next call.
-    written: Vec<usize>,
+    memory: Memory,
 }
 
 impl<E: Engine> Method<E> {
@@ -151,7 +151,7 @@ impl<E: Engine> Method<E> {
 
     /// Whether a call can leave something behind for the next: a cache of keys and values, say.
     pub fn is_stateful(&self) -> bool {
-        self.machines.iter().flatten().any(Machine::is_stateful) || !self.written.is_empty()
+        self.machines.iter().flatten().any(Machine::is_stateful) || !self.memory.buffers.is_empty()
     }
 
     /// Exchanges state with another method of the same model, so that it continues where this one stopped: buffers of
@@ -190,7 +190,7 @@ impl<E: Engine> Method<E> {
             let value = accept(self.slot(index)?, value).map_err(|e| e.within(format!("input {i}")))?;
             put(&mut values, index, value)?;
         }
-        let Self { plan, slots, state, machines, kernels, written } = self;
+        let Self { plan, slots, state, machines, kernels, memory } = self;
         let mut steps = 0;
         for (c, chain) in plan.chains.iter().enumerate() {
             let mut at = 0;
@@ -201,14 +201,16 @@ impl<E: Engine> Method<E> {
                 }
                 let place = || format!("plan chain {c}, instruction {at}");
                 let kernel = kernels.get(c).and_then(|k| k.get(at)).and_then(Option::as_ref);
-                at = step(instruction, at, kernel, slots, machines, &mut values).map_err(|e| e.within(place()))?;
+                let made = memory.prepare(plan, c, at, &mut values);
+                at = made.and_then(|()| step(instruction, at, kernel, slots, machines, &mut values)).map_err(|e| e.within(place()))?;
             }
         }
-        for &buffer in written.iter() {
+        for &buffer in &memory.buffers {
             if let Some((slot, value)) = state.get_mut(buffer).zip(values.get(buffer)) {
                 slot.clone_from(value);
             }
         }
+        memory.finish(plan, &mut values)?;
         let result = |(i, &index): (usize, &i32)| {
             let value = usize::try_from(index).ok().and_then(|v| values.get(v)).cloned().flatten();
             value.ok_or_else(|| Error::unset("it was never computed").within(format!("output {i}")))
@@ -397,10 +399,10 @@ impl Loader<'_> {
             load().map(Some).map_err(|e| e.within(format!("delegate {d}")))
         };
         let machines = self.plan.delegates.iter().zip(called).enumerate().map(machine).collect::<Result<Vec<_>>>()?;
-        let written =
-            kernels::buffers(self.plan, &kernels, |delegate| machines.get(delegate)?.as_ref().map(|m| m.program().input_map.len()));
+        let inputs = |delegate: usize| machines.get(delegate)?.as_ref().map(|m| m.program().input_map.len());
+        let memory = Memory::new(self.plan, &kernels, &inputs);
         // Buffers of the plan start as zeros unless the file says otherwise.
-        for &buffer in &written {
+        for &buffer in &memory.buffers {
             if let Some(slot) = slots.get_mut(buffer)
                 && let (ValueSpec::Tensor { dtype, shape, .. }, None) = (&slot.spec, &slot.initial)
             {
@@ -409,7 +411,7 @@ impl Loader<'_> {
             }
         }
         let state = slots.iter().map(|s| s.initial.clone()).collect();
-        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, written })
+        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory })
     }
 
     /// Lists everything the method needs that is not there; `lacks` are the kernels.
@@ -483,5 +485,6 @@ fn range(window: Window<'_>) -> Result<Range<usize>> {
 }
 
 mod kernels;
+mod memory;
 #[cfg(test)]
 mod tests;

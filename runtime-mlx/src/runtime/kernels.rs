@@ -4,10 +4,10 @@
 //! into the runtime; which arguments a kernel takes is known from the operator whose results it writes to given tensors
 //! (`aten::add.out` from `aten.add.Tensor`), so that no kernel is listed here but those that no operator corresponds to.
 //!
-//! Values of a plan share no memory here: a kernel gives its results new tensors. So a plan in which a view (`et_view`) is
-//! used after what it views was written to is refused.
+//! Values of a plan share no memory here: a kernel gives its results new tensors. What follows from that is in
+//! [`memory`](super::memory).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use etx_ir::DType;
 use etx_ir::eval;
@@ -15,7 +15,7 @@ use etx_ir::graph::{Arg, Graph, Type, ValueId};
 use etx_ir::op::{ArgSpec, ArgType, OpId, OutVariant};
 use etx_serializer::pte::model::{EValue, ExecutionPlan, Instruction, KernelCall};
 
-use super::{Slot, fetch, put};
+use super::{Slot, fetch, memory, put};
 use crate::cpu::dtype::cast;
 use crate::cpu::shape::{concatenate, slice};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,8 +59,21 @@ impl Kernel {
         }
     }
 
+    /// The values that it takes.
+    pub(super) fn taken(&self) -> Vec<i32> {
+        match self {
+            Kernel::Copy { from, .. } => vec![*from],
+            Kernel::Append { from, index, .. } => vec![*from, *index],
+            Kernel::Operator { args, .. } => {
+                let mut taken = Vec::new();
+                args.iter().for_each(|a| a.visit(&mut |id| taken.extend(i32::try_from(id.index()))));
+                taken
+            }
+        }
+    }
+
     /// For a view that upstream makes share memory: of what, and which value it is.
-    fn view(&self) -> Option<(i32, i32)> {
+    pub(super) fn view(&self) -> Option<(i32, i32)> {
         match self {
             Kernel::Operator { op, args, results, .. } if *op == etx_ir::op!("aten.view.default") => {
                 Some((i32::try_from(args.first()?.as_value()?.index()).ok()?, *results.first()?))
@@ -180,58 +193,8 @@ pub(super) fn find(plan: &ExecutionPlan) -> (Kernels, Vec<String>) {
         found.ok()
     };
     let kernels: Kernels = plan.chains.iter().map(|c| c.instructions.iter().map(&mut kernel).collect()).collect();
-    lacks.extend(stale_views(plan, &kernels));
+    lacks.extend(memory::stale_views(plan, &kernels));
     (kernels, lacks)
-}
-
-/// What upstream would see through shared memory and this runtime would not: views of a tensor that are used after a kernel
-/// wrote to the tensor, or to another view of it.
-fn stale_views(plan: &ExecutionPlan, kernels: &Kernels) -> Vec<String> {
-    let views: Vec<(i32, i32)> = kernels.iter().flatten().flatten().filter_map(Kernel::view).collect();
-    let mut stale = Vec::new();
-    for (chain, kernels) in plan.chains.iter().zip(kernels) {
-        for (at, written) in kernels.iter().enumerate().filter_map(|(at, k)| Some((at, k.as_ref()?.written()?))) {
-            // A view is defined after what it is of, so one pass finds views of views.
-            let mut aliases = BTreeSet::from([written]);
-            for &(of, view) in views.iter().rev().chain(&views) {
-                if aliases.contains(&of) || aliases.contains(&view) {
-                    aliases.extend([of, view]);
-                }
-            }
-            aliases.remove(&written);
-            let later = chain.instructions.iter().skip(at + 1).flat_map(|instruction| match instruction {
-                Instruction::KernelCall(call) => &call.args[..],
-                Instruction::DelegateCall(call) => &call.args,
-                Instruction::MoveCall(call) => std::slice::from_ref(&call.move_from),
-                Instruction::JumpFalseCall(call) => std::slice::from_ref(&call.cond_value_index),
-                Instruction::FreeCall(_) => &[],
-            });
-            if let Some(alias) = later.chain(&plan.outputs).find(|index| aliases.contains(index)) {
-                stale.push(format!("a kernel that writes to value {written}, of which value {alias} is a view that is used later"));
-            }
-        }
-    }
-    stale
-}
-
-/// The values that kernels write to in place and that nothing else defines: buffers, which keep what they hold from call
-/// to call. `inputs` tells how many of a delegate's arguments go in.
-pub(super) fn buffers(plan: &ExecutionPlan, kernels: &Kernels, inputs: impl Fn(usize) -> Option<usize>) -> Vec<usize> {
-    let all = || kernels.iter().flatten().flatten();
-    let mut defined: BTreeSet<i32> = plan.inputs.iter().copied().collect();
-    defined.extend(all().flat_map(Kernel::defined));
-    for instruction in plan.chains.iter().flat_map(|c| &c.instructions) {
-        match instruction {
-            Instruction::MoveCall(call) => drop(defined.insert(call.move_to)),
-            Instruction::DelegateCall(call) => {
-                let first = usize::try_from(call.delegate_index).ok().and_then(&inputs).unwrap_or(0);
-                defined.extend(call.args.iter().skip(first));
-            }
-            _ => {}
-        }
-    }
-    let written: BTreeSet<i32> = all().filter_map(Kernel::written).filter(|to| !defined.contains(to)).collect();
-    written.into_iter().filter_map(|to| usize::try_from(to).ok()).collect()
 }
 
 /// The full name of the kernel that is called.

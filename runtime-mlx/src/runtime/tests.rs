@@ -349,3 +349,28 @@ fn what_a_kernel_cannot_do_is_said() {
     let error = forward.execute(&[x()]).unwrap_err().to_string();
     assert!(error.contains("plan chain 0, instruction 0: aten.select_copy.int: "), "{error}");
 }
+
+#[test]
+fn a_value_that_nothing_defines_is_a_view_of_what_is_at_its_place() {
+    let at = |value: EValue, memory_offset_low: u32| match value {
+        EValue::Tensor(t) => EValue::Tensor(model::Tensor {
+            allocation_info: Some(model::AllocationDetails { memory_id: 1, memory_offset_low, memory_offset_high: 0 }),
+            ..t
+        }),
+        other => other,
+    };
+    // 1 = |x| at 16, then x·x at 16 as value 3; value 2 is at 16 as well, a column.
+    let values = vec![
+        at(planned(DType::Float32, &[2]), 16),
+        at(planned(DType::Float32, &[2, 1]), 16),
+        at(planned(DType::Float32, &[2]), 16),
+        at(planned(DType::Float32, &[2, 1]), 32),
+    ];
+    let kernels: &[(&str, &str, &[i32])] =
+        &[("aten::abs", "out", &[0, 1, 1]), ("aten::neg", "out", &[2, 4, 4]), ("aten::mul", "out", &[0, 0, 3, 3])];
+    for (result, expected) in [(4, [-1.0, -2.0]), (2, [1.0, 4.0])] {
+        let (runtime, _file) = open(&portable(values.clone(), kernels, result));
+        let out = runtime.load_method("forward").unwrap().execute(&[x()]).unwrap();
+        assert_eq!((out[0].as_tensor().unwrap().shape(), floats(&out[0])), (&[2, 1][..], expected.to_vec()));
+    }
+}
