@@ -52,6 +52,12 @@ pub trait Derive: Send + Sync {
     /// # Errors
     /// When an input cannot be read or does not fit the recipe.
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error>;
+
+    /// Whether all of the inputs are looked at before any piece can be made, as where scales are chosen. Such bytes are asked for only when
+    /// they are written.
+    fn is_costly(&self) -> bool {
+        false
+    }
 }
 
 /// What makes two descriptions the same; see [`TensorData::identity`].
@@ -213,6 +219,11 @@ impl TensorData {
             Source::Derived(d) => Some(&**d),
             _ => None,
         }
+    }
+
+    /// Whether a recipe that this is made by, or one of those below, [is costly](Derive::is_costly).
+    pub fn is_costly(&self) -> bool {
+        self.derivation().is_some_and(|d| d.is_costly() || d.inputs().iter().any(TensorData::is_costly))
     }
 
     /// Pieces asked of [`TensorData::produce`] start and end at multiples of this (or at the end).

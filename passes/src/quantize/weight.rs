@@ -380,6 +380,10 @@ impl Derive for Made {
         self.bytes_a_group() as u64
     }
 
+    fn is_costly(&self) -> bool {
+        true
+    }
+
     fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let (kernel, size) = (&self.of.kernel, self.bytes_a_group());
         let (first, count) = (offset as usize / size, out.len() / size);

@@ -99,6 +99,28 @@ fn int4(p: &mut Pickle, sizes: &[i32], fields: &[&str]) {
 }
 
 #[test]
+fn elements_of_four_bits_are_two_a_byte() {
+    let mx = |columns: i32, block: bool| {
+        pickle(|p| {
+            p.subclass("torchao.prototype.mx_formats.mx_tensor", "MXTensor", &[4, columns], |p| {
+                p.text("qdata").tensor("ByteStorage", "0", 24, 0, &[4, 2], &[2, 1]).text("scale");
+                p.tensor("ByteStorage", "0", 24, 0, &[4, 1], &[1, 1]).text("elem_dtype").global("torch", "float4_e2m1fn_x2");
+                if block {
+                    p.text("block_size").int(4);
+                }
+            })
+        })
+    };
+    let whole = read(&mx(4, true)).unwrap();
+    assert!(matches!(whole, Stored::Wrapped(w) if w.shape == [4, 4]));
+    let says = |pickle: &[u8]| read(pickle).err().map_or_else(String::new, |e| e.to_string());
+    let short = says(&mx(2, true));
+    assert!(short.contains("a MXTensor of sizes [4, 2] whose packed values have sizes [4, 2]"), "{short}");
+    let without = says(&mx(4, false));
+    assert!(without.contains("an MXTensor of sizes [4, 4] without a block size"), "{without}");
+}
+
+#[test]
 fn tensors_are_views_of_their_storages() {
     let p = pickle(|p| p.tensor("ShortStorage", "0", 12, 1, &[2, 2], &[1, 3]));
     let Stored::Plain(t) = read(&p).unwrap() else { panic!() };

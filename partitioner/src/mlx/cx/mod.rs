@@ -330,11 +330,13 @@ impl<'a> Cx<'a> {
         Ok(t)
     }
 
-    /// Replaces biases that are multiples of their scales by an instruction of the init chain. Reads zero points.
+    /// Replaces biases that are multiples of their scales by an instruction of the init chain. Reads zero points, but for those that are
+    /// still to be chosen, of which hardly a weight has none.
     pub(crate) fn settle_biases(&mut self) -> Result<(), etx_ir::error::Error> {
         for z in std::mem::take(&mut self.zero_points) {
             let neutral = match &z.zeros {
                 None => true,
+                Some(data) if data.is_costly() => false,
                 Some(data) => super::derive::is_within(data, z.neutral, z.neutral)?,
             };
             if !neutral {
