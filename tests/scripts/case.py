@@ -62,15 +62,17 @@ def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_
     return register
 
 
-def model(name, subject, steps, large=False, dtype=torch.float32, methods=None, **options):
+def model(name, subject, steps, large=False, dtype=torch.float32, methods=None, keep_reference=False, **options):
     """Register a whole model: `subject` makes it. Its file does not say where in the source its nodes are from (most of the bytes otherwise).
 
     large  of the size that is used in earnest: made on demand only
     dtype  the type of its weights
+    keep_reference  keep the reference's file and not only its summary: worth it where it calls portable kernels
     Others as for `case`.
     """
     case(steps, methods=methods, **options)(type(name, (), {}))
-    CASES[name].update(subject=lambda: subject().to(dtype), what=inspect.getdoc(type(subject())) if not large else name, large=large, bare=True)
+    CASES[name].update(subject=lambda: subject().to(dtype), what=inspect.getdoc(type(subject())) if not large else name, large=large, bare=True,
+                       keep_reference=keep_reference)
 
 
 def kind(value):
@@ -125,7 +127,7 @@ def write(spec, folder):
         methods[name] = entry
     save_file(io, folder / "io.safetensors")
     summary, absent = (None, spec["reference_wrong"]) if spec["reference_wrong"] else reference(folder, names)
-    if summary and spec.get("bare"):
+    if summary and spec.get("bare") and not spec["keep_reference"]:
         # What the reference makes of a model counts; its file would double the size of the case.
         (folder / summary.pop("file")).unlink()
     described = {"name": spec["name"], "group": "fixtures", "note": {"what": spec["what"]}, "compare": True, "rtol": spec["rtol"], "atol": spec["atol"],

@@ -39,15 +39,15 @@ model("efficientnet", lambda: vision.EfficientNet(6, [(1, 6, 3, 1, 1), (3, 8, 5,
 model("vit", lambda: vision.ViT(16, 8, 16, 2, 32, 1, 5), batches(), dynamic=any_batch, **TIGHT)
 model("vit_f16", lambda: vision.ViT(16, 8, 16, 2, 32, 1, 5), image(dtype=torch.float16), dtype=torch.float16, rtol=5e-3, atol=5e-3)
 model("swin", lambda: vision.Swin(16, 2, 8, (2,), 4, (2,), 5), batches(), dynamic=any_batch, **TIGHT)
-model("convnext", lambda: vision.ConvNeXt((8, 12), (1, 1), 5), batches(), dynamic=any_batch, **TIGHT)
+model("convnext", lambda: vision.ConvNeXt((8, 12), (1, 1), 5), batches(), dynamic=any_batch, keep_reference=True, **TIGHT)
 model("unet", lambda: vision.UNet((8, 12), 4), lambda: [call(torch.randn(n, 3, 8, 8), torch.tensor([7] * n)) for n in (2, 1)],
       dynamic=lambda: ({0: Dim("n", min=1, max=4)}, {0: Dim("n", min=1, max=4)}), **TIGHT)
 model("deeplab_any_size", lambda: vision.DeepLab(4, (2,), 3), lambda: [call(torch.randn(1, 3, h, w)) for h, w in ((24, 32), (16, 16))],
       dynamic=any_size, **TIGHT)
-model("detector", lambda: vision.Detector((6, 6, 8), 8, 2, 3, 16, 6), batches(), dynamic=any_batch, **TIGHT)
+model("detector", lambda: vision.Detector((6, 6, 8), 8, 2, 3, 16, 6), batches(), dynamic=any_batch, keep_reference=True, **TIGHT)
 model("densenet", lambda: vision.DenseNet(8, 4, (2, 1), 5), batches(), dynamic=any_batch, **TIGHT)
 model("shufflenet", lambda: vision.ShuffleNet(8, (12,), (2,), 16, 5), batches(), dynamic=any_batch, **TIGHT)
-model("squeezenet", lambda: vision.SqueezeNet(6, ((3, 4), (4, 6)), 5), image(19), **TIGHT)
+model("squeezenet", lambda: vision.SqueezeNet(6, ((3, 4), (4, 6)), 5), image(19), keep_reference=True, **TIGHT)
 model("ssd", lambda: vision.SSD((6, 8, 8), 2, 3), image(10), **TIGHT)
 model("vae_decoder", lambda: vision.Decoder(4, (8, 8), 4), lambda: [call(torch.randn(1, 4, 6, 6))], **TIGHT)
 model("yolo", lambda: vision.YOLO(4, 3, 4), batches(32), dynamic=any_batch, **TIGHT)
