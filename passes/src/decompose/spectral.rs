@@ -1,15 +1,13 @@
 //! Short-time Fourier transforms and what their ends take.
 
-use etx_ir::error::Error;
 use etx_ir::graph::Arg;
 use etx_ir::op;
-use etx_ir::sym::Expr;
 
 use super::pen::Pen;
 use crate::calls::ints;
 use crate::rewrite::{Patch, Site};
 
-type Result = std::result::Result<Option<Patch>, Error>;
+type Result = std::result::Result<Option<Patch>, etx_ir::error::Error>;
 
 /// Padding at both ends, then the transform. Source: torch.stft.
 pub(super) fn stft_center(site: &mut Site<'_>) -> Result {
@@ -35,32 +33,4 @@ pub(super) fn stft_center(site: &mut Site<'_>) -> Result {
     }
     let list = std::iter::once(x).chain(rest).collect();
     Ok(Some(Patch::Call(op!("aten.stft.default"), list)))
-}
-
-/// The ends mirrored, where the length is known only at run time. Source: torch.nn.ReflectionPad1d.
-pub(super) fn reflection_pad(site: &mut Site<'_>) -> Result {
-    let (Some(t), Some(pad)) = (site.operand(0).cloned(), site.arg("padding").as_list().map(<[Arg]>::to_vec)) else { return Ok(None) };
-    let [left, right] = pad.as_slice() else { return Ok(None) };
-    let (Some(left), Some(right), Some(length)) = (left.as_int(), right.as_int(), t.shape.last().cloned()) else { return Ok(None) };
-    if left < 0 || right < 0 {
-        return Ok(None);
-    }
-    let axis = t.rank() - 1;
-    let mut p = Pen(site);
-    let x = p.0.nth(0).clone();
-    let mut parts = Vec::new();
-    let flip = |p: &mut Pen<'_, '_>, x: Arg| p.call(op!("aten.flip.default"), vec![x, ints([axis as i64])]);
-    if left > 0 {
-        let start = p.slice(&x, axis, Arg::Int(1), Arg::Int(left + 1))?;
-        parts.push(flip(&mut p, start)?);
-    }
-    parts.push(x.clone());
-    if right > 0 {
-        let at = |p: &mut Pen<'_, '_>, back: i64| p.0.size(&length.plus(&Expr::Int(-back)));
-        let (Some(from), Some(to)) = (at(&mut p, right + 1), at(&mut p, 1)) else { return Ok(None) };
-        let end = p.slice(&x, axis, from, to)?;
-        parts.push(flip(&mut p, end)?);
-    }
-    let y = p.call(op!("aten.cat.default"), vec![Arg::List(parts), Arg::Int(axis as i64)])?;
-    p.done(y)
 }

@@ -94,7 +94,6 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten._fft_c2r.default")], fourier::c2r),
     (&[op!("aten.fft_fftshift.default"), op!("aten.fft_ifftshift.default")], fourier::shift),
     (&[op!("aten.fft_fftfreq.default"), op!("aten.fft_rfftfreq.default")], fourier::frequencies),
-    (&[op!("aten.reflection_pad1d.default")], spectral::reflection_pad),
     // Quantisation of what is computed.
     (
         &[

@@ -211,3 +211,39 @@ def order_of_an_unknown_number(self, x, i, q):
 def diagonals_of_unknown_length(self, x):
     """Diagonals of square matrices of any size, beside the middle too."""
     return x.diagonal(), x.diagonal(1), x.diagonal(-2, 0, 1), x[..., 0].trace()
+
+
+def image(*sizes):
+    return [call(torch.randn(1, 2, h, w)) for h, w in sizes]
+
+
+def any_image(low=4):
+    return {"x": {2: Dim("h", min=low, max=20), 3: Dim("w", min=low, max=20)}}
+
+
+@case(steps=lambda: image((6, 7)) + image((6, 7)), **operators())
+def resampling_without_aliases(self, x):
+    """Antialiased resampling, down and up, linear and cubic, by sizes and by factors, corners aligned or not."""
+    smooth = lambda x, mode, **more: F.interpolate(x, mode=mode, antialias=True, **more)
+    return (smooth(x, "bilinear", size=(4, 3)), smooth(x, "bicubic", size=(3, 4)), smooth(x, "bilinear", size=(9, 8)), smooth(x, "bicubic", scale_factor=(0.6, 1.7)), smooth(x, "bilinear", size=(3, 7), align_corners=True),
+            smooth(x, "bicubic", size=(5, 2), align_corners=True), smooth(x[:, :1], "bilinear", scale_factor=0.5))
+
+
+@case(steps=lambda: image((6, 7), (5, 12), (9, 4)), dynamic=any_image, **operators())
+def resampling_of_any_size(self, x):
+    """Resampling where sizes are known at run time: cubic ones, by factors and to a given size."""
+    return (F.interpolate(x, scale_factor=1.5, mode="bicubic"), F.interpolate(x, size=(7, 3), mode="bicubic", align_corners=True), F.interpolate(x, scale_factor=2, mode="nearest-exact"), F.interpolate(x, size=(5, 6), mode="bilinear"),
+            F.interpolate(x[:, :, 0], size=9, mode="linear"), F.interpolate(x[:, None], size=(2, 5, 3), mode="trilinear", align_corners=True))
+
+
+@case(steps=lambda: image((6, 7), (8, 13), (10, 9)), dynamic=lambda: {"x": {2: 2 * Dim("h", min=3, max=10), 3: 2 * Dim("w", min=3, max=10) - 1}}, **operators())
+def pooling_of_any_size(self, x):
+    """Pooling where sizes are known at run time: to a given size, with a last window that reaches beyond the end, with divisors that vary."""
+    return (F.adaptive_avg_pool2d(x, (3, 2)), F.max_pool2d(x, 3, 2, 1, ceil_mode=True), F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+            F.avg_pool2d(x[0], (4, 2), 2, (2, 0), False, False))
+
+
+@case(steps=lambda: image((6, 7), (5, 12), (9, 8)), dynamic=lambda: any_image(5), **operators())
+def padding_of_any_size(self, x):
+    """Padding by mirrored, repeated and wrapped elements where sizes are known at run time."""
+    return (F.pad(x, (1, 2, 3, 0), "reflect"), F.pad(x, (1, 2, 0, 4), "replicate"), F.pad(x, (4, 2, 1, 3), "circular"), F.pad(x[0], (2, 1), "reflect"), F.pad(x[0], (0, 5), "replicate"))

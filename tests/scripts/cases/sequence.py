@@ -34,6 +34,6 @@ model("mamba", lambda: sequence.Mamba(8, 12, 4, 3, 2), lambda: {"forward": [call
       "step": [call(torch.randn(1, 8), torch.randn(1, 12, 3), torch.randn(1, 12, 4))]}, methods=["forward", "step"], **TIGHT)
 model("rwkv", lambda: sequence.RWKV(12), lambda: [call(torch.randn(1, 12)) for _ in range(3)], **TIGHT)
 
-model("bert_base", lambda: sequence.Bert(30522, 768, 12, 3072, 12, 512), sentences(30522, ((1, 16), (2, 7))), dynamic=any_sentence, **LARGE)
+model("bert_base", lambda: sequence.Bert(30522, 768, 12, 3072, 12, 512), sentences(30522, ((2, 7), (1, 16))), dynamic=any_sentence, **LARGE)
 model("t5_small", lambda: sequence.T5(32128, 512, 8, 64, 1024, 8, 32), lambda: [call(torch.randint(1, 32128, (1, t)), torch.randint(1, 32128, (1, u))) for t, u in ((16, 5), (9, 7))],
       dynamic=lambda: ({1: Dim("t", min=2, max=512)}, {1: Dim("u", min=2, max=512)}), **LARGE)

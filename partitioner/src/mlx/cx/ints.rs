@@ -44,6 +44,16 @@ impl<'a> Cx<'a> {
             Expr::Call(Func::Product, args) => self.fold_ints(args, |a, b, out| Instr::MultiplyInt { a, b, out }),
             Expr::Call(Func::FloorDiv, args) => self.fold_ints(args, |a, b, out| Instr::FloorDivideInt { a, b, out }),
             Expr::Call(Func::Mod, args) => self.fold_ints(args, |a, b, out| Instr::ModInt { a, b, out }),
+            Expr::Call(Func::TruncToInt, args) => match multiple(args) {
+                Some((p, q, n)) if self.method.ranges.bounds(n).min.is_some_and(|n| n >= 0) => {
+                    let a = self.int(n)?;
+                    let (whole, out) = (self.fresh_value(), self.fresh_value());
+                    self.push(Instr::MultiplyInt { a, b: p.into(), out: whole });
+                    self.push(Instr::FloorDivideInt { a: whole.into(), b: q.into(), out });
+                    Ok(out.into())
+                }
+                _ => Err(Refusal::new(format!("MLX cannot compute the size {e}"))),
+            },
             _ => Err(Refusal::new(format!("MLX cannot compute the size {e}"))),
         }
     }
@@ -128,6 +138,20 @@ impl<'a> Cx<'a> {
             .find(|&i| (0..shape.len()).all(|j| j == i || self.method.ranges.bounds(&shape[j]).min.is_some_and(|n| n > 0)));
         (0..shape.len()).map(|i| if Some(i) == free { Ok(IntOrVid::Int(-1)) } else { self.int(&shape[i]) }).collect()
     }
+}
+
+/// `(p, q, n)` where the argument is `p/q` times the integer `n` as a float, and no digit is lost: what interpolation by a factor of
+/// halves and quarters makes of a size.
+fn multiple(args: &[Expr]) -> Option<(i64, i64, &Expr)> {
+    let [Expr::Mul(factors)] = args else { return None };
+    let (bits, n) = match &factors[..] {
+        [Expr::Float(c), Expr::Call(Func::ToFloat, n)] | [Expr::Call(Func::ToFloat, n), Expr::Float(c)] => (*c, n.first()?),
+        _ => return None,
+    };
+    let c = f64::from_bits(bits);
+    let q = [1i64, 2, 4, 8, 16].into_iter().find(|&q| (c * q as f64).fract() == 0.0)?;
+    let p = c * q as f64;
+    (0.0..1024.0).contains(&p).then_some((p as i64, q, n))
 }
 
 /// `(a, b)` where `e` is `a*s + b` with numbers `a` and `b`.

@@ -6,7 +6,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::Arg;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};
@@ -29,7 +29,7 @@ pub(super) const OPERATORS: &[Operator] = &[
 
 const MAX: &str = "Pad, Reshape or AsStrided, Max";
 const MEAN: &str = "Pad, Reshape or AsStrided, Mean";
-const WHEN: &str = "indices are used; symbolic sizes with ceil_mode, or with padding that does not count";
+const WHEN: &str = "indices are used; symbolic sizes with a divisor of their own";
 
 /// Windows along one axis.
 struct Window {
@@ -38,6 +38,7 @@ struct Window {
     stride: i64,
     padding: i64,
     dilation: i64,
+    ceil: bool,
     out: Expr,
 }
 
@@ -46,7 +47,8 @@ impl Window {
     fn pads(&self) -> (i64, i64) {
         match (self.size.as_int(), self.out.as_int()) {
             (Some(n), Some(m)) => (self.padding, ((m - 1) * self.stride + (self.kernel - 1) * self.dilation + 1 - n - self.padding).max(0)),
-            _ => (self.padding, self.padding),
+            // A window that starts inside may reach a step less one beyond the end.
+            _ => (self.padding, self.padding + if self.ceil { self.stride - 1 } else { 0 }),
         }
     }
 
@@ -91,10 +93,8 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         let beyond = || call.refuse("self", "fewer axes than there are windows");
         let size = ty.shape.get(lead + i).cloned().ok_or_else(beyond)?;
         let out = call.out_ty(0)?.shape.get(lead + i).cloned().ok_or_else(beyond)?;
-        if size.as_int().is_none() && call.flag("ceil_mode")? {
-            return Err(call.refuse("ceil_mode", "how far the last window reaches must be known at export"));
-        }
-        windows.push(Window { size, kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i], out });
+        let ceil = call.flag("ceil_mode")?;
+        windows.push(Window { size, kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i], ceil, out });
     }
     if windows.iter().any(|w| w.kernel < 1 || w.stride < 1 || w.dilation < 1 || w.padding < 0) {
         return Err(call.refuse("kernel_size", "kernel, stride and dilation must be positive"));
@@ -162,6 +162,14 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
             let scale = constant(cx, &weights, sizes, call.out_ty(0)?.dtype)?;
             cx.temp(|out| Instr::Multiply { a: sum, b: scale, out })
         }
+        Divisor::Counted(include) if !max => {
+            let mut sum = cx.temp(|out| Instr::Sum { x: windowed, out, axes: Some(axes), keepdims: false });
+            for (i, w) in windows.iter().enumerate() {
+                let (a, b) = (sum, counts(cx, w, include, nd - 1 - i + behind.len(), call.out_ty(0)?.dtype)?);
+                sum = cx.temp(|out| Instr::Divide { a, b, out });
+            }
+            sum
+        }
         _ => cx.temp(|out| reduce(windowed, out, axes, false, max)),
     };
     if last {
@@ -191,18 +199,47 @@ enum Divisor {
     Kernel,
     /// One factor a window.
     Each(Vec<f64>),
+    /// The number of elements along each axis, which the program counts; padding that was asked for counts or not.
+    Counted(bool),
+}
+
+/// How many elements each window along an axis has, with so many axes behind.
+fn counts(cx: &mut Cx<'_>, w: &Window, include: bool, behind: usize, dtype: DType) -> Res<Tid> {
+    let t = DType::Float32;
+    let count = cx.int(&w.out)?;
+    let steps = cx.temp(|out| Instr::ARange { out, start: 0.into(), stop: count, step: 1.into(), scalar_type: Some(t) });
+    let (stride, padding, kernel) = (cx.scalar(w.stride as f64, t)?, cx.scalar(w.padding as f64, t)?, cx.scalar(w.kernel as f64, t)?);
+    let start = cx.temp(|out| Instr::Multiply { a: steps, b: stride, out });
+    let mut start = cx.temp(|out| Instr::Subtract { a: start, b: padding, out });
+    let end = cx.temp(|out| Instr::Add { a: start, b: kernel, out });
+    let v = match cx.int(&w.size.plus(&Expr::Int(if include { w.padding } else { 0 })))? {
+        IntOrVid::Int(n) => FloatOrVid::Float(n as f64),
+        IntOrVid::Vid(v) => FloatOrVid::Vid(v),
+    };
+    let limit = cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type: t });
+    let end = cx.temp(|out| Instr::Minimum { a: end, b: limit, out });
+    if !include {
+        let (a, b) = (start, cx.scalar(0.0, t)?);
+        start = cx.temp(|out| Instr::Maximum { a, b, out });
+    }
+    let mut count = cx.temp(|out| Instr::Subtract { a: end, b: start, out });
+    for _ in 0..behind {
+        let x = count;
+        count = cx.temp(|out| Instr::ExpandDims { x, out, axis: -1 });
+    }
+    cx.cast(count, dtype)
 }
 
 fn divisor(call: &Call<'_>, nd: usize, windows: &[Window]) -> Res<Divisor> {
     let known: Option<Vec<(i64, i64)>> = windows.iter().map(|w| w.size.as_int().zip(w.out.as_int())).collect();
     let include = call.is_none("count_include_pad") || call.flag("count_include_pad")?;
     let Some(known) = known else {
-        // Without padding every window is full, and one that counts padding is as well.
-        let regular = include || windows.iter().all(|w| w.padding == 0);
-        if regular && call.is_none("divisor_override") {
-            return Ok(Divisor::Kernel);
+        if !call.is_none("divisor_override") {
+            return Err(call.refuse("divisor_override", "needs spatial sizes that are known at export"));
         }
-        return Err(call.refuse("self", "spatial sizes must be known at export for a divisor that varies"));
+        // Without padding every window is full, and one that counts padding is as well.
+        let regular = windows.iter().all(|w| (include || w.padding == 0) && !(w.ceil && w.stride > 1));
+        return Ok(if regular { Divisor::Kernel } else { Divisor::Counted(include) });
     };
     if !call.is_none("divisor_override") {
         let d = call.int("divisor_override")? as f64;

@@ -21,6 +21,7 @@ macro_rules! upsample {
 }
 
 const STATIC: &str = "spatial sizes are symbolic";
+const OUTPUT: &str = "the size of the result is symbolic";
 
 const NEAREST1: [Operator; 2] = upsample!(1 Nearest "aten.upsample_nearest1d.vec" "aten.upsample_nearest1d.default");
 const NEAREST2: [Operator; 2] = upsample!(2 Nearest "aten.upsample_nearest2d.vec" "aten.upsample_nearest2d.default");
@@ -32,6 +33,8 @@ const LINEAR1: [Operator; 2] = upsample!(1 Linear "aten.upsample_linear1d.vec" "
 const LINEAR2: [Operator; 2] = upsample!(2 Linear "aten.upsample_bilinear2d.vec" "aten.upsample_bilinear2d.default");
 const LINEAR3: [Operator; 2] = upsample!(3 Linear "aten.upsample_trilinear3d.vec" "aten.upsample_trilinear3d.default");
 const CUBIC2: [Operator; 2] = upsample!(2 Cubic "aten.upsample_bicubic2d.vec" "aten.upsample_bicubic2d.default");
+const SMOOTH2: [Operator; 2] = upsample!(2 LinearSmooth "aten._upsample_bilinear2d_aa.vec" "aten._upsample_bilinear2d_aa.default");
+const SMOOTHER2: [Operator; 2] = upsample!(2 CubicSmooth "aten._upsample_bicubic2d_aa.vec" "aten._upsample_bicubic2d_aa.default");
 
 pub(super) const OPERATORS: &[&[Operator]] = &[
     &NEAREST1,
@@ -44,30 +47,32 @@ pub(super) const OPERATORS: &[&[Operator]] = &[
     &LINEAR2,
     &LINEAR3,
     &CUBIC2,
+    &SMOOTH2,
+    &SMOOTHER2,
     &[
-        Operator::new("aten.reflection_pad1d.default", |cx, call| pad(cx, call, reflected), "Take an axis").when(STATIC),
-        Operator::new("aten.reflection_pad2d.default", |cx, call| pad(cx, call, reflected), "Take an axis").when(STATIC),
-        Operator::new("aten.reflection_pad3d.default", |cx, call| pad(cx, call, reflected), "Take an axis").when(STATIC),
-        Operator::new("aten.replication_pad1d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
-        Operator::new("aten.replication_pad2d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
-        Operator::new("aten.replication_pad3d.default", |cx, call| pad(cx, call, replicated), "Take an axis").when(STATIC),
-        Operator::new("aten._pad_circular.default", |cx, call| pad(cx, call, wrapped), "Take an axis").when(STATIC),
+        Operator::new("aten.reflection_pad1d.default", |cx, call| pad(cx, call, Edge::Reflected), "Take an axis"),
+        Operator::new("aten.reflection_pad2d.default", |cx, call| pad(cx, call, Edge::Reflected), "Take an axis"),
+        Operator::new("aten.reflection_pad3d.default", |cx, call| pad(cx, call, Edge::Reflected), "Take an axis"),
+        Operator::new("aten.replication_pad1d.default", |cx, call| pad(cx, call, Edge::Replicated), "Take an axis"),
+        Operator::new("aten.replication_pad2d.default", |cx, call| pad(cx, call, Edge::Replicated), "Take an axis"),
+        Operator::new("aten.replication_pad3d.default", |cx, call| pad(cx, call, Edge::Replicated), "Take an axis"),
+        Operator::new("aten._pad_circular.default", |cx, call| pad(cx, call, Edge::Wrapped), "Take an axis"),
         Operator::new("aten.adaptive_avg_pool1d.default", |cx, call| adaptive(cx, call, 1, false), "Slice, Mean, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten.adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten.adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten._adaptive_avg_pool2d.default", |cx, call| adaptive(cx, call, 2, false), "Slice, Mean, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten._adaptive_avg_pool3d.default", |cx, call| adaptive(cx, call, 3, false), "Slice, Mean, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten.adaptive_max_pool1d.default", |cx, call| adaptive(cx, call, 1, true), "Slice, Max, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten.adaptive_max_pool2d.default", |cx, call| adaptive(cx, call, 2, true), "Slice, Max, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten.adaptive_max_pool3d.default", |cx, call| adaptive(cx, call, 3, true), "Slice, Max, Concatenate an axis")
-            .when(STATIC),
+            .when(OUTPUT),
         Operator::new("aten.unfold.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
         Operator::new("aten.unfold_copy.default", unfold, "AsStrided, Transpose").when("the size along the axis is symbolic"),
         Operator::new("aten.as_strided.default", as_strided, "AsStrided").when("the tensor is a view, or not row-major"),
@@ -81,19 +86,22 @@ enum Kind {
     NearestExact,
     Linear,
     Cubic,
+    LinearSmooth,
+    CubicSmooth,
 }
 
 impl Kind {
     const fn becomes(self) -> &'static str {
         match self {
             Kind::Nearest | Kind::NearestExact => "Take, or Repeat by a whole symbolic factor, an axis",
+            Kind::LinearSmooth | Kind::CubicSmooth => "Addmm an axis",
             _ => "Take, Multiply, Add an axis and tap",
         }
     }
 
     const fn refused(self) -> &'static str {
         match self {
-            Kind::Cubic => STATIC,
+            Kind::LinearSmooth | Kind::CubicSmooth => STATIC,
             _ => "sizes that cannot be computed",
         }
     }
@@ -105,9 +113,9 @@ struct Tap {
     weight: Vec<f32>,
 }
 
-/// Source: torch's UpSample.h; all in single precision, as there.
-fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> Vec<Tap> {
-    let step = match (align_corners, scale) {
+/// How far outputs are apart. Source: torch's UpSample.h; all in single precision, as there.
+fn step(from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> f32 {
+    match (align_corners, scale) {
         (true, _) => {
             if to > 1 {
                 (from - 1) as f32 / (to - 1) as f32
@@ -117,7 +125,39 @@ fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool)
         }
         (false, Some(s)) if s > 0.0 => (1.0 / s) as f32,
         _ => from as f32 / to as f32,
+    }
+}
+
+const A: f32 = -0.75;
+
+/// What every output takes of every input, `[to, from]`: as far as a kernel reaches that grows with the step. Source: torch's
+/// UpSampleKernel.cpp for antialiasing.
+fn smooth(kind: Kind, from: i64, to: i64, step: f32) -> Vec<f32> {
+    let kernel = |x: f32| {
+        let x = x.abs();
+        match kind {
+            Kind::LinearSmooth => (1.0 - x).max(0.0),
+            _ if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            _ if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            _ => 0.0,
+        }
     };
+    let wide = step.max(1.0);
+    let reach = wide * if kind == Kind::LinearSmooth { 1.0 } else { 2.0 };
+    let mut matrix = Vec::new();
+    for i in 0..to {
+        let centre = step * (i as f32 + 0.5);
+        let (first, end) = (((centre - reach + 0.5) as i64).max(0), ((centre + reach + 0.5) as i64).min(from));
+        let weight = |j: i64| if (first..end).contains(&j) { kernel((j as f32 - centre + 0.5) / wide) } else { 0.0 };
+        let total: f32 = (first..end).map(weight).sum();
+        matrix.extend((0..from).map(|j| if total == 0.0 { 0.0 } else { weight(j) / total }));
+    }
+    matrix
+}
+
+/// All contributions along an axis. Source: torch's UpSample.h; all in single precision, as there.
+fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> Vec<Tap> {
+    let step = step(from, to, scale, align_corners);
     let clamp = |i: i64| i.clamp(0, from - 1);
     let at = |k: i64| if align_corners { step * k as f32 } else { step * (k as f32 + 0.5) - 0.5 };
     match kind {
@@ -136,8 +176,7 @@ fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool)
                 Tap { index: (0..to).map(|k| clamp(place(k).0 + 1)).collect(), weight: (0..to).map(|k| place(k).1).collect() },
             ]
         }
-        Kind::Cubic => {
-            const A: f32 = -0.75;
+        _ => {
             let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
             let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
             let weight = |i: i64, t: f32| match i {
@@ -174,7 +213,10 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
     let list = call.arg("scale_factors").as_list().unwrap_or(&[]);
     let align = call.flag("align_corners")?;
     let to = call.out_ty(0)?;
-    if matches!(kind, Kind::Linear | Kind::Cubic) && ty.dtype.size() < 4 {
+    if !matches!(kind, Kind::Nearest | Kind::NearestExact) && ty.dtype.size() < 4 {
+        if !ty.dtype.is_float() {
+            return Err(call.refuse("self", "integers are mixed in a precision of their own").remedy("cast the image to float"));
+        }
         // Halves are mixed in single precision and rounded once.
         x = cx.cast(x, DType::Float32)?;
     }
@@ -188,6 +230,14 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
         let scale = list.get(i).and_then(Arg::as_float).or_else(|| call.arg(named).as_float());
         sizes[axis] = target.clone();
         if from == target && from.as_int().is_none() && scale.is_none_or(|s| s == 1.0) {
+            continue;
+        }
+        if matches!(kind, Kind::LinearSmooth | Kind::CubicSmooth) {
+            let (n, m) = (known(Some(from))?, known(Some(target))?);
+            // Neighbours that hold too much for a matrix hold too much for the result, too.
+            let mix = smooth(kind, n, m, step(n, m, scale, align));
+            let columns = i + 1 == nd;
+            x = mixed(cx, x, &mix, (n, m), columns)?;
             continue;
         }
         if *from == Expr::Int(1) && kind != Kind::Cubic {
@@ -244,6 +294,28 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
     cx.bind(call.out(0)?, x)
 }
 
+/// Rows or columns of images mixed by a matrix `[to, from]`.
+fn mixed(cx: &mut Cx<'_>, x: Tid, mix: &[f32], (from, to): (i64, i64), columns: bool) -> Res<Tid> {
+    const MOST: i64 = 1 << 24;
+    let size = from.saturating_mul(to);
+    if size > MOST {
+        return Err(Refusal::new(format!("an axis of {from} elements as {to}: the matrix would be too large")));
+    }
+    let at = |row: i64, column: i64| mix.get((row * from + column) as usize).copied().unwrap_or(0.0);
+    // Columns are mixed from the right.
+    let (rows, ordered): (i64, Vec<f32>) = if columns {
+        (from, (0..from).flat_map(|c| (0..to).map(move |r| (r, c))).map(|(r, c)| at(r, c)).collect())
+    } else {
+        (to, mix.to_vec())
+    };
+    let bytes: Vec<u8> = ordered.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let shape = vec![rows as u64, (size / rows.max(1)) as u64];
+    let data = TensorData::inline(DType::Float32, shape, bytes).map_err(|e| Refusal::new(e.to_string()))?;
+    let matrix = cx.constant("_resample_matrix", data)?;
+    let (mat1, mat2) = if columns { (x, matrix) } else { (matrix, x) };
+    Ok(cx.temp(|out| Instr::Addmm { mat1, mat2, out, bias: None, alpha: 1.0, beta: 1.0 }))
+}
+
 /// The number of times each element is repeated, where that is what taking the nearest comes to: `floor(i / k)` in single
 /// precision is exact if `1 / k` is not rounded down.
 fn whole_factor(kind: Kind, from: &Expr, to: &Expr) -> Option<i64> {
@@ -263,9 +335,6 @@ fn symbolic_taps<'a>(
     align_corners: bool,
     behind: usize,
 ) -> Res<Vec<(Tid, Option<Tid>)>> {
-    if kind == Kind::Cubic {
-        return Err(Refusal::new("spatial sizes must be known at export"));
-    }
     let t = DType::Float32;
     let less_one = |e: &Expr| e.plus(&Expr::Int(-1));
     let one = cx.scalar(1.0, t)?;
@@ -286,19 +355,25 @@ fn symbolic_taps<'a>(
     };
     let stop = cx.int(to)?;
     let mut at = cx.temp(|out| Instr::ARange { out, start: 0.into(), stop, step: 1.into(), scalar_type: Some(t) });
-    let centred = kind == Kind::NearestExact || (kind == Kind::Linear && !align_corners);
+    let centred = kind == Kind::NearestExact || (kind != Kind::Nearest && !align_corners);
     if centred {
         let a = at;
         at = cx.temp(|out| Instr::Add { a, b: half, out });
     }
     let a = at;
     at = cx.temp(|out| Instr::Multiply { a, b: step, out });
-    if kind == Kind::Linear && centred {
-        let (a, b) = (at, cx.scalar(0.0, t)?);
-        let a = cx.temp(|out| Instr::Subtract { a, b: half, out });
-        at = cx.temp(|out| Instr::Maximum { a, b, out });
+    if kind != Kind::NearestExact && centred {
+        let a = at;
+        at = cx.temp(|out| Instr::Subtract { a, b: half, out });
     }
     let last = number(cx, &less_one(from))?;
+    if kind == Kind::Cubic {
+        return cubic_taps(cx, at, last, behind);
+    }
+    if kind == Kind::Linear && centred {
+        let (a, b) = (at, cx.scalar(0.0, t)?);
+        at = cx.temp(|out| Instr::Maximum { a, b, out });
+    }
     let x = cx.temp(|out| Instr::Floor { x: at, out });
     let low = cx.temp(|out| Instr::Minimum { a: x, b: last, out });
     let index = cx.cast(low, DType::Int32)?;
@@ -316,6 +391,43 @@ fn symbolic_taps<'a>(
     let next = cx.temp(|out| Instr::Minimum { a: next, b: last, out });
     let next = cx.cast(next, DType::Int32)?;
     Ok(vec![(index, Some(lower)), (next, Some(upper))])
+}
+
+/// The four elements around each place, `0..=last`, and what each counts.
+fn cubic_taps(cx: &mut Cx<'_>, at: Tid, last: Tid, behind: usize) -> Res<Vec<(Tid, Option<Tid>)>> {
+    let t = DType::Float32;
+    let zero = cx.scalar(0.0, t)?;
+    let low = cx.temp(|out| Instr::Floor { x: at, out });
+    let mut part = cx.temp(|out| Instr::Subtract { a: at, b: low, out });
+    for _ in 0..behind {
+        let x = part;
+        part = cx.temp(|out| Instr::ExpandDims { x, out, axis: -1 });
+    }
+    let mut taps = Vec::new();
+    for k in -1..=2 {
+        let offset = cx.scalar(f64::from(k), t)?;
+        let place = cx.temp(|out| Instr::Add { a: low, b: offset, out });
+        let place = cx.temp(|out| Instr::Maximum { a: place, b: zero, out });
+        let place = cx.temp(|out| Instr::Minimum { a: place, b: last, out });
+        let index = cx.cast(place, DType::Int32)?;
+        // How far away it is: |k - part|, as a polynomial from the highest power down.
+        let distance = cx.temp(|out| Instr::Subtract { a: part, b: offset, out });
+        let distance = cx.temp(|out| Instr::Abs { x: distance, out });
+        let polynomial = if k == 0 || k == 1 { [A + 2.0, -(A + 3.0), 0.0, 1.0] } else { [A, -5.0 * A, 8.0 * A, -4.0 * A] };
+        let mut sum: Option<Tid> = None;
+        for c in polynomial {
+            let c = cx.scalar(f64::from(c), t)?;
+            sum = Some(match sum {
+                None => c,
+                Some(s) => {
+                    let scaled = cx.temp(|out| Instr::Multiply { a: s, b: distance, out });
+                    cx.temp(|out| Instr::Add { a: scaled, b: c, out })
+                }
+            });
+        }
+        taps.push((index, sum));
+    }
+    Ok(taps)
 }
 
 /// A size as a number of single precision, exact up to 2^24.
@@ -339,26 +451,62 @@ fn weights(cx: &mut Cx<'_>, values: &[f32], behind: usize) -> Res<Tid> {
     cx.constant("_resample_weights", data)
 }
 
-fn reflected(i: i64, n: i64) -> Option<i64> {
-    let j = if i < 0 {
-        -i
-    } else if i >= n {
-        2 * (n - 1) - i
-    } else {
-        i
-    };
-    (0..n).contains(&j).then_some(j)
+/// What stands beyond the ends.
+#[derive(Clone, Copy)]
+enum Edge {
+    Reflected,
+    Replicated,
+    Wrapped,
 }
 
-fn replicated(i: i64, n: i64) -> Option<i64> {
-    Some(i.clamp(0, n - 1))
+impl Edge {
+    /// The element of `n` that stands at a place; `None` if it is too far away.
+    fn place(self, i: i64, n: i64) -> Option<i64> {
+        let j = match self {
+            Edge::Reflected if i < 0 => -i,
+            Edge::Reflected if i >= n => 2 * (n - 1) - i,
+            Edge::Reflected => i,
+            Edge::Replicated => i.clamp(0, n - 1),
+            Edge::Wrapped => i.rem_euclid(n),
+        };
+        (0..n).contains(&j).then_some(j)
+    }
+
+    /// The same for places `from..to` of an axis whose size the program computes.
+    fn places<'a>(self, cx: &mut Cx<'a>, from: i64, to: &Expr, n: &Expr) -> Res<Tid> {
+        let t = DType::Int32;
+        let stop = cx.int(to)?;
+        let at = cx.temp(|out| Instr::ARange { out, start: from.into(), stop, step: 1.into(), scalar_type: Some(t) });
+        let mut whole = |e: &Expr| {
+            let v = match cx.int(e)? {
+                IntOrVid::Int(n) => FloatOrVid::Float(n as f64),
+                IntOrVid::Vid(v) => FloatOrVid::Vid(v),
+            };
+            Ok::<_, Refusal>(cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type: t }))
+        };
+        Ok(match self {
+            Edge::Reflected => {
+                let last = whole(&n.plus(&Expr::Int(-1)))?;
+                let near = cx.temp(|out| Instr::Abs { x: at, out });
+                let beyond = cx.temp(|out| Instr::Subtract { a: last, b: near, out });
+                let beyond = cx.temp(|out| Instr::Abs { x: beyond, out });
+                cx.temp(|out| Instr::Subtract { a: last, b: beyond, out })
+            }
+            Edge::Replicated => {
+                let last = whole(&n.plus(&Expr::Int(-1)))?;
+                let zero = cx.scalar(0.0, t)?;
+                let from = cx.temp(|out| Instr::Maximum { a: at, b: zero, out });
+                cx.temp(|out| Instr::Minimum { a: from, b: last, out })
+            }
+            Edge::Wrapped => {
+                let b = whole(n)?;
+                cx.temp(|out| Instr::Remainder { a: at, b, out })
+            }
+        })
+    }
 }
 
-fn wrapped(i: i64, n: i64) -> Option<i64> {
-    Some(i.rem_euclid(n))
-}
-
-fn pad<'a>(cx: &mut Cx<'a>, call: Call<'a>, place: fn(i64, i64) -> Option<i64>) -> Res {
+fn pad<'a>(cx: &mut Cx<'a>, call: Call<'a>, edge: Edge) -> Res {
     let name = if call.node.op.schema().position("padding").is_some() { "padding" } else { "pad" };
     let mut x = cx.tensor(call.value("self")?)?;
     let ty = call.ty("self")?;
@@ -368,10 +516,15 @@ fn pad<'a>(cx: &mut Cx<'a>, call: Call<'a>, place: fn(i64, i64) -> Option<i64>) 
         if pair == [0, 0] {
             continue;
         }
-        let n = known(ty.shape.get(axis))?;
-        let index: Option<Vec<i64>> = (-pair[0]..n + pair[1]).map(|i| place(i, n)).collect();
-        let index = index.ok_or_else(|| call.refuse(name, "wider than what is padded"))?;
-        let index = cx.int_vector(&format!("_pad_{n}"), &index, DType::Int32)?;
+        let size = ty.shape.get(axis).ok_or_else(|| call.refuse(name, "more pairs than axes"))?;
+        let index = match size.as_int() {
+            Some(n) => {
+                let index: Option<Vec<i64>> = (-pair[0]..n + pair[1]).map(|i| edge.place(i, n)).collect();
+                let index = index.ok_or_else(|| call.refuse(name, "wider than what is padded"))?;
+                cx.int_vector(&format!("_pad_{n}"), &index, DType::Int32)?
+            }
+            None => edge.places(cx, -pair[0], &size.plus(&Expr::Int(pair[1])), size)?,
+        };
         let from = x;
         x = cx.temp(|out| Instr::Take { x: from, out, index: index.into(), axis: axis as i32 });
     }
@@ -397,12 +550,15 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         return cx.define(call.out(0)?, |out| reduce(x, out, axes, true));
     }
     for axis in lead..ty.rank() {
-        let (n, m) = (known(ty.shape.get(axis))?, known(to.shape.get(axis))?);
+        let (Some(n), Some(target)) = (ty.shape.get(axis), to.shape.get(axis)) else {
+            return Err(Refusal::new("fewer axes than are pooled"));
+        };
         let from = x;
-        if n == m {
+        if n == target {
             continue;
         }
-        if m > 0 && n % m == 0 {
+        let m = known(Some(target))?;
+        if let Some(n) = n.as_int().filter(|n| m > 0 && n % m == 0) {
             let mut sizes = ty.shape.clone();
             sizes.splice(lead..axis, to.shape[lead..axis].iter().cloned());
             sizes.splice(axis..=axis, [Expr::Int(m), Expr::Int(n / m)]);
@@ -413,9 +569,9 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         }
         let mut tensors = Vec::new();
         for i in 0..m {
-            let (start, stop) = (i * n / m, ((i + 1) * n + m - 1) / m);
-            let piece =
-                cx.temp(|out| Instr::Slice { x: from, out, axis: (axis as i64).into(), start: start.into(), stop: stop.into(), step: 1 });
+            let part = |i: i64, up: i64| n.times(&Expr::Int(i)).plus(&Expr::Int(up)).floor_div(&Expr::Int(m));
+            let (start, stop) = (cx.int(&part(i, 0))?, cx.int(&part(i + 1, m - 1))?);
+            let piece = cx.temp(|out| Instr::Slice { x: from, out, axis: (axis as i64).into(), start, stop, step: 1 });
             tensors.push(cx.temp(|out| reduce(piece, out, vec![axis as i32], true)));
         }
         x = cx.temp(|out| Instr::Concatenate { tensors, out, axis: axis as i32 });
@@ -494,8 +650,8 @@ mod tests {
 
     #[test]
     fn reflection_does_not_repeat_the_border() {
-        assert_eq!((-2..5).map(|i| reflected(i, 3)).collect::<Option<Vec<_>>>(), Some(vec![2, 1, 0, 1, 2, 1, 0]));
-        assert_eq!(reflected(-3, 3), None);
-        assert_eq!(wrapped(-1, 3), Some(2));
+        assert_eq!((-2..5).map(|i| Edge::Reflected.place(i, 3)).collect::<Option<Vec<_>>>(), Some(vec![2, 1, 0, 1, 2, 1, 0]));
+        assert_eq!(Edge::Reflected.place(-3, 3), None);
+        assert_eq!(Edge::Wrapped.place(-1, 3), Some(2));
     }
 }
