@@ -11,22 +11,22 @@ use crate::rewrite::{Patch, Rule, Site};
 const MUL: OpId = op!("aten.mul.Tensor");
 const RMS_NORM: OpId = op!("aten.rms_norm.default");
 
-/// Makes `aten.rms_norm` of `x * rsqrt(mean(x², last dim) + eps) * weight`.
+/// Makes `aten.rms_norm` of `x * rsqrt(mean(x², last dim) + eps)`, with the weight where torch rounds after it.
 ///
 /// Two forms are taken, as Hugging Face's models have them:
 ///
 /// ```text
-/// plain   h = x                 y = h * rsqrt(mean(h^2, -1, keepdim) + eps)                    y * w
-/// casted  h = x.to(f32)         y = (h * rsqrt(mean(h^2, -1, keepdim) + eps)).to(x.dtype)      y * w
+/// plain   h = x                 y = h * rsqrt(mean(h^2, -1, keepdim) + eps)                    y * w     becomes  rms_norm(x, w)
+/// casted  h = x.to(f32)         y = (h * rsqrt(mean(h^2, -1, keepdim) + eps)).to(x.dtype)                becomes  rms_norm(x)
 /// ```
 ///
 /// Checked: the mean is over the last dimension alone and keeps it; what is squared, what is multiplied, and what the
-/// casted form casts is one and the same value; `eps` is a number; the weight has one dimension, the last one's size,
+/// casted form casts is one and the same value; `eps` is a number; a weight has one dimension, the last one's size,
 /// and the element type of the result; every value in between has no other use.
 ///
 /// Numbers: torch computes `aten.rms_norm` of half types in `f32` and rounds once, after the weight. The casted form
-/// rounds before the weight too, which is also what MLX's kernel does; the two differ by at most one unit in the last
-/// place of the half type. The plain form in `f32` is the operator's own definition.
+/// rounds before a weight, which stays a product of its own: MLX's kernel does that, and the backend gives it the weight.
+/// The plain form in `f32` is the operator's own definition.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FuseRmsNorm;
 
@@ -36,15 +36,18 @@ impl Rule for FuseRmsNorm {
     }
 
     fn law(&self) -> &'static str {
-        "x * rsqrt(mean(x^2 over the last dim, kept) + eps) * w becomes aten.rms_norm; any other axis, operand or weight is left"
+        "x * rsqrt(mean(x^2 over the last dim, kept) + eps) becomes aten.rms_norm, with the weight that comes before rounding; any other axis, operand or weight is left"
     }
 
     fn rewrite(&self, site: &mut Site<'_>) -> Result<Option<Patch>, Error> {
-        if site.op() != MUL {
-            return Ok(None);
-        }
-        let (a, b) = (site.nth(0).clone(), site.nth(1).clone());
-        let found = matched(site, &a, &b).or_else(|| matched(site, &b, &a));
+        let found = match site.op() {
+            MUL => {
+                let (a, b) = (site.nth(0), site.nth(1));
+                plain(site, a, b).or_else(|| plain(site, b, a))
+            }
+            CAST => casted(site),
+            _ => None,
+        };
         let Some(Match { x, weight, size, eps }) = found else { return Ok(None) };
         let call = args(RMS_NORM, [Arg::Value(x), ints([size]), weight, Arg::Float(eps)], &[]);
         Ok(Some(Patch::Call(RMS_NORM, call)))
@@ -64,34 +67,31 @@ pub(crate) fn only_used_here<'s>(site: &'s Site<'_>, arg: &Arg, op: OpId) -> Opt
     (site.graph().value(v).use_count() == 1).then(|| site.made_by(arg, op))?
 }
 
+/// The value that `product` normalises, and epsilon.
+fn normalised(site: &Site<'_>, product: &Arg) -> Option<(ValueId, f64)> {
+    let product = only_used_here(site, product, MUL)?;
+    let [left, right] = product.args.as_slice() else { return None };
+    root(site, left, right).or_else(|| root(site, right, left))
+}
+
 /// The head is `normed * weight`.
-fn matched(site: &Site<'_>, normed: &Arg, weight: &Arg) -> Option<Match> {
-    let result = site.result()?;
+fn plain(site: &Site<'_>, normed: &Arg, weight: &Arg) -> Option<Match> {
     let w = site.tensor(weight)?;
     let [size] = w.static_shape()?[..] else { return None };
-    let (inner, casted) = match only_used_here(site, normed, CAST) {
-        Some(cast) => (cast.args.first()?, true),
-        None => (normed, false),
-    };
-    let product = only_used_here(site, inner, MUL)?;
-    let [left, right] = product.args.as_slice() else { return None };
-    let (h, eps) = root(site, left, right).or_else(|| root(site, right, left))?;
-    let wide = site.graph().tensor(h)?;
-    let x = if casted {
-        // What is normalised is the wide form of what comes out.
-        let cast = site.made_by(&Arg::Value(h), CAST)?;
-        cast.args.first()?.as_value()?
-    } else {
-        h
-    };
+    let (x, eps) = normalised(site, normed)?;
     let t = site.graph().tensor(x)?;
-    let fits = t.same_as(result)
-        && w.dtype == t.dtype
-        && t.dtype.is_float()
-        && wide.shape == t.shape
-        && (!casted || wide.dtype == etx_ir::DType::Float32)
-        && t.shape.last()?.as_int() == Some(size);
+    let fits = t.same_as(site.result()?) && w.dtype == t.dtype && t.dtype.is_float() && t.shape.last()?.as_int() == Some(size);
     fits.then(|| Match { x, weight: weight.clone(), size, eps })
+}
+
+/// The head is the cast back to the type of what was cast to `f32` in front.
+fn casted(site: &Site<'_>) -> Option<Match> {
+    let (h, eps) = normalised(site, site.nth(0))?;
+    let x = site.made_by(&Arg::Value(h), CAST)?.args.first()?.as_value()?;
+    let (wide, t) = (site.graph().tensor(h)?, site.graph().tensor(x)?);
+    let size = t.shape.last()?.as_int()?;
+    let fits = t.same_as(site.result()?) && t.dtype.is_float() && wide.shape == t.shape && wide.dtype == etx_ir::DType::Float32;
+    fits.then_some(Match { x, weight: Arg::None, size, eps })
 }
 
 /// `h` and `eps`, if `scale` is `rsqrt(mean(h^2, last, keepdim) + eps)`.

@@ -434,3 +434,28 @@ fn a_long_gated_delta_rule_runs_by_chunks() {
     let alone = by_chunk.num_temps + by_step.num_temps;
     assert!(either.num_temps <= alone, "{} temporaries, {alone} for one form each", either.num_temps);
 }
+
+#[test]
+fn halves_round_where_torch_rounds() {
+    let names = |body: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               input %x : bf16[4, 8] = user
+               input %w : bf16[8] = user
+               {body}
+               %z : bf16[4, 8] = aten.neg.default(%y)
+               return %z
+             }}"
+        ));
+        main_names(&p)
+    };
+    // Once, at the end: MLX would round the sigmoid, and what is normalised before its weight.
+    assert_eq!(names("%y : bf16[4, 8] = aten.silu.default(%x)"), ["AsType", "Silu", "AsType", "Neg"]);
+    assert_eq!(names("%y : bf16[4, 8] = aten.rms_norm.default(%x, [8], %w, 1e-5)"), ["AsType", "RMSNorm", "AsType", "Neg"]);
+    // Before the weight, where the program says so.
+    let product = "%n : bf16[4, 8] = aten.rms_norm.default(%x, [8], eps=1e-5)
+                   %y : bf16[4, 8] = aten.mul.Tensor(%w, %n)";
+    assert_eq!(names(product), ["RMSNorm", "Neg"]);
+    let shared = format!("{product}\n%a : bf16[4, 8] = aten.mul.Tensor(%n, %y)\n").replace("%y", "%p").replace("%a", "%y");
+    assert_eq!(names(&shared), ["RMSNorm", "Multiply", "Multiply", "Neg"]);
+}

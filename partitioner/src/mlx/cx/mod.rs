@@ -545,6 +545,11 @@ impl<'a> Cx<'a> {
         Ok(out)
     }
 
+    /// The slot's contents in single precision, if they are halves.
+    pub(crate) fn widened(&mut self, x: Tid) -> Res<Tid> {
+        if matches!(self.dtype(x), DType::Float16 | DType::BFloat16) { self.cast(x, DType::Float32) } else { Ok(x) }
+    }
+
     /// Says that a slot holds a value, cast to the type that torch declares where MLX's differs.
     pub(crate) fn bind(&mut self, v: ValueId, t: Tid) -> Res {
         let Some(ty) = self.graph.tensor(v) else {

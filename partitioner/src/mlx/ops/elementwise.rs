@@ -71,7 +71,7 @@ macro_rules! logical {
 }
 
 pub(super) const OPERATORS: &[Operator] = &[
-    unary!("aten.silu.default" => Silu),
+    Operator::new("aten.silu.default", silu, "Silu; AsType around it for halves"),
     unary!("aten.sigmoid.default" => Sigmoid),
     unary!("aten.tanh.default" => Tanh),
     unary!("aten.rsqrt.default" => Rsqrt),
@@ -115,7 +115,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.isnan.default", isnan, "NotEqual(x, x)"),
     Operator::new("aten.isinf.default", isinf, "Abs, Equal"),
     Operator::new("aten.bitwise_not.default", bitwise_not, "LogicalNot or BitwiseInvert").when("element type is neither bool nor integer"),
-    Operator::new("aten.gelu.default", gelu, "Gelu"),
+    Operator::new("aten.gelu.default", gelu, "Gelu; AsType around it for halves"),
     Operator::new("aten.relu.default", relu, "Maximum"),
     Operator::new("aten.leaky_relu.default", leaky_relu, "Maximum or GreaterEqual, Multiply, Where"),
     Operator::new("aten.hardtanh.default", |cx, call| clip(cx, call, "min_val", "max_val"), "Clip"),
@@ -127,7 +127,7 @@ pub(super) const OPERATORS: &[Operator] = &[
         |cx, call| scaled(cx, call, |a, b, out| Instr::Subtract { a, b, out }),
         "Multiply by alpha if given, Subtract",
     ),
-    binary!("aten.mul.Tensor" => Multiply),
+    Operator::new("aten.mul.Tensor", multiply, "Multiply; RMSNorm with the weight of a normalisation before it"),
     Operator::new("aten.div.Tensor", divide, "Divide"),
     Operator::new("aten.div.Tensor_mode", divide_mode, "Divide, then Floor or Trunc").when("integers with rounding_mode trunc of 64 bits"),
     Operator::new(
@@ -261,8 +261,25 @@ fn bitwise_not<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
 }
 
+fn multiply<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    if super::norm::weighted_rms_norm(cx, &call)? {
+        return Ok(());
+    }
+    let (a, b) = operands(cx, &call)?;
+    cx.define(call.out(0)?, |out| Instr::Multiply { a, b, out })
+}
+
+/// The instruction rounds what it computes on the way; torch computes halves in single precision and rounds once.
+fn silu<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
+    let x = operand(cx, &call, "self")?;
+    let x = cx.widened(x)?;
+    cx.define(call.out(0)?, |out| Instr::Silu { x, out })
+}
+
+/// In single precision for halves, as [`silu`].
 fn gelu<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let x = cx.tensor(call.value("self")?)?;
+    let x = cx.widened(x)?;
     let approximate = if call.is_none("approximate") { "none" } else { call.str("approximate")? }.to_owned();
     cx.define(call.out(0)?, |out| Instr::Gelu { x, out, approximate })
 }

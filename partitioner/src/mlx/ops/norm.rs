@@ -13,7 +13,7 @@ use super::Operator;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("aten.rms_norm.default", rms_norm, "RMSNorm").when("more than one axis is normalised"),
+    Operator::new("aten.rms_norm.default", rms_norm, "RMSNorm; AsType for halves with weights").when("more than one axis is normalised"),
     Operator::new("aten.layer_norm.default", layer_norm, "LayerNorm").when("normalised sizes are symbolic"),
     Operator::new("aten.native_layer_norm.default", layer_norm, "LayerNorm").when("mean or rstd is used"),
     Operator::new("aten.native_group_norm.default", native_group_norm, "Reshape, LayerNorm, Reshape, Multiply, Add")
@@ -53,10 +53,40 @@ fn rms_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     if !call.ty("input")?.dtype.is_float() {
         return Err(call.refuse("input", "must be floating-point"));
     }
-    let weight = optional(cx, &call, "weight")?;
-    // Without one torch takes the epsilon of the type it computes in, which is single precision for halves.
-    let eps = call.float_or("eps", f64::from(f32::EPSILON))? as f32;
+    let mut weight = optional(cx, &call, "weight")?;
+    if let Some(w) = &mut weight {
+        // torch rounds once, after the weight; MLX before it, to the type that comes out. So that is to be the wider one.
+        *w = cx.widened(*w)?;
+    }
+    let eps = rms_epsilon(&call)?;
     cx.define(call.out(0)?, |out| Instr::RMSNorm { x, weight, out, eps })
+}
+
+/// Without one torch takes the epsilon of the type it computes in, which is single precision for halves.
+fn rms_epsilon(call: &Call<'_>) -> Res<f32> {
+    Ok(call.float_or("eps", f64::from(f32::EPSILON))? as f32)
+}
+
+/// A product with the weight of a normalisation that has none of its own: what the instruction computes, which rounds before the
+/// weight. Says whether the call is one.
+pub(super) fn weighted_rms_norm<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<bool> {
+    let out = call.out_ty(0)?;
+    for (normal, weight) in [("self", "other"), ("other", "self")] {
+        let (Ok(v), Ok(w)) = (call.value(normal), call.value(weight)) else { continue };
+        let (Ok(t), Ok(w_type)) = (call.ty(normal), call.ty(weight)) else { continue };
+        let Some(made) = call.graph.producer(v).map(|id| Call::new(call.graph, id)) else { continue };
+        let alone = made.node.op.target() == "aten.rms_norm.default" && made.is_none("weight") && call.graph.value(v).use_count() == 1;
+        if alone
+            && t.same_as(out)
+            && w_type.dtype == t.dtype
+            && w_type.shape.as_slice() == t.shape.last().map_or(&[][..], std::slice::from_ref)
+        {
+            let (x, weight, eps) = (cx.tensor(made.value("input")?)?, Some(cx.tensor(w)?), rms_epsilon(&made)?);
+            cx.define(call.out(0)?, |out| Instr::RMSNorm { x, weight, out, eps })?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Over the last axes, which are taken as one.
