@@ -459,3 +459,39 @@ fn halves_round_where_torch_rounds() {
     let shared = format!("{product}\n%a : bf16[4, 8] = aten.mul.Tensor(%n, %y)\n").replace("%y", "%p").replace("%a", "%y");
     assert_eq!(names(&shared), ["RMSNorm", "Multiply", "Multiply", "Neg"]);
 }
+
+#[test]
+fn recurrent_layers_are_one_scan_each_whatever_the_length() {
+    let weights: String = [("wx", "4, 4", 16), ("wh", "4, 4", 16), ("bx", "4", 4), ("bh", "4", 4)]
+        .iter()
+        .enumerate()
+        .map(|(i, (name, shape, n))| format!("weight @{i} \"{name}\" f32[{shape}] inline 0x{}\n", format!("{i:02x}").repeat(4 * n)))
+        .collect();
+    let layer = |op: &str, time: &str, ways: usize| {
+        let params = ["%wx, %wh, %bx, %bh"; 2][..ways].join(", ");
+        let (out, twice) = (4 * ways, if ways == 2 { "True" } else { "False" });
+        lowered(&format!(
+            "etir 1\n{weights}method \"forward\" functional {{
+               {}
+               input %wx : f32[4, 4] = parameter @0
+               input %wh : f32[4, 4] = parameter @1
+               input %bx : f32[4] = parameter @2
+               input %bh : f32[4] = parameter @3
+               input %x : f32[{time}, 3, 4] = user
+               input %h : f32[{ways}, 3, 4] = user
+               layer: %y : f32[{time}, 3, {out}], %z : f32[{ways}, 3, 4] = {op}(%x, %h, [{params}], True, 1, 0.0, False, {twice}, False)
+               return %y, %z
+             }}",
+            if time == "s0" { "symbol s0 [1..512]" } else { "" }
+        ))
+        .1
+    };
+    for time in ["s0", "400"] {
+        let p = layer("aten.rnn_tanh.input", time, 1);
+        assert_eq!(main_names(&p), ["Transpose", "Transpose", "Take", "Addmm", "Scan", "ExpandDims"], "{p}");
+        assert_eq!(p.chains[1].iter().map(Instr::name).collect::<Vec<_>>(), ["Addmm", "Add", "Tanh", "IdCopy"]);
+        let p = layer("aten.rnn_relu.input", time, 2);
+        assert_eq!(p.chains.iter().flatten().filter(|i| matches!(i, Instr::Flip { .. })).count(), 2, "there and back\n{p}");
+    }
+    assert!(!main_names(&layer("aten.rnn_tanh.input", "1", 1)).contains(&"Scan"));
+}

@@ -20,7 +20,6 @@ mod pen;
 mod pointwise;
 mod products;
 mod quantise;
-mod recurrent;
 mod reduce;
 mod shape;
 mod special;

@@ -5,7 +5,7 @@ use etx_ir::op::OpId;
 
 use super::{
     Formula, activation, arrange, attention, cache, complex, diagonal, fourier, image, index, lengths, linear, lookup, loss, norm, order,
-    pointwise, products, quantise, recurrent, reduce, shape, special, spectral, turbo,
+    pointwise, products, quantise, reduce, shape, special, spectral, turbo,
 };
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
@@ -72,15 +72,6 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.index.Tensor")], index::index),
     (&[op!("aten.conv3d.default"), op!("aten.conv3d.padding"), op!("aten.conv_transpose3d.input")], shape::groups),
     (&[op!("aten.select.int")], shape::select),
-    // Recurrence.
-    (&[op!("aten.lstm.input")], recurrent::lstm),
-    (&[op!("aten.gru.input")], recurrent::gru),
-    (&[op!("aten.rnn_tanh.input")], recurrent::rnn_tanh),
-    (&[op!("aten.rnn_relu.input")], recurrent::rnn_relu),
-    (&[op!("aten.lstm_cell.default")], recurrent::lstm_cell),
-    (&[op!("aten.gru_cell.default")], recurrent::gru_cell),
-    (&[op!("aten.rnn_tanh_cell.default")], recurrent::rnn_tanh_cell),
-    (&[op!("aten.rnn_relu_cell.default")], recurrent::rnn_relu_cell),
     // Complex numbers and transforms.
     (&[op!("aten.view_as_real.default")], complex::view_as_real),
     (&[op!("aten.abs.default")], complex::abs),

@@ -27,6 +27,26 @@ class recurrent_layers(nn.Module):
                 lstm(x[0], (h[0], h[0])), gru(x[0], h[0]), tanh(x[0], h[0]), relu(x[0], h[0]))
 
 
+class RecurrentLayers(nn.Module):
+    """Recurrent layers over one step: layers on each other, both directions, with projection, with a given state."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, num_layers=2, bidirectional=True, batch_first=True, dropout=0.5)
+        self.projected = nn.LSTM(4, 3, proj_size=2, bias=False)
+        self.gru = nn.GRU(4, 3, num_layers=2, batch_first=True)
+        self.both = nn.GRU(4, 3, bidirectional=True, bias=False)
+        self.tanh = nn.RNN(4, 3, batch_first=True, bidirectional=True)
+        self.relu = nn.RNN(4, 3, nonlinearity="relu", num_layers=2)
+
+    def forward(self, x, h):
+        t = x.transpose(0, 1)
+        return self.lstm(x), self.projected(t), self.gru(x, h), self.both(t, h), self.tanh(x, h), self.relu(t, h)
+
+
+model("recurrent_layers_one_step", RecurrentLayers, lambda: [call(torch.randn(2, 1, 4), torch.randn(2, 2, 3))], reference_wrong=OUTSIDE)
+
+
 def gates(n, dtype=torch.float32):
     """Queries, keys, values, gates and rates of `n` steps. Some gates are shut, nearly shut or open, some rates zero."""
     q, k, v, g, rate = torch.randn(1, n, 1, 4), torch.randn(1, n, 1, 4) / 2, torch.randn(1, n, 2, 5), torch.rand(1, n, 2), torch.rand(1, n, 2)

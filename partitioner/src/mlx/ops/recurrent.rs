@@ -1,6 +1,7 @@
 //! Recurrences: a scan over time in instructions that run everywhere, and over chunks of it where there is much of it.
 
 mod chunks;
+mod layers;
 
 use etx_ir::mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
@@ -8,13 +9,43 @@ use etx_ir::sym::Expr;
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
 use super::Operator;
+use layers::Cell;
 
-pub(super) const OPERATORS: &[Operator] = &[Operator::new(
-    "mlx.gated_delta_rule.default_functional",
-    gated_delta_rule,
-    "Scan over Multiply, Sum, Subtract, Add; for long inputs, Scans over chunks of 64 steps in Addmm; If where the length is symbolic",
-)
-.when("head counts that do not divide")];
+/// A cell by what happens in a step.
+macro_rules! cell {
+    ($target:literal => $cell:ident) => {
+        Operator::new($target, |cx, call| layers::one_cell(cx, call, Cell::$cell), "Addmm, Add, Multiply, Sigmoid, Tanh")
+    };
+}
+
+/// Layers of cells.
+macro_rules! layers {
+    ($target:literal => $cell:ident) => {
+        Operator::new(
+            $target,
+            |cx, call| layers::layers(cx, call, Cell::$cell),
+            "Addmm, and for each layer and direction a Scan over Addmm, Add, Multiply, Sigmoid, Tanh",
+        )
+        .when("dropout in training")
+    };
+}
+
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::new(
+        "mlx.gated_delta_rule.default_functional",
+        gated_delta_rule,
+        "Scan over Multiply, Sum, Subtract, Add; for long inputs, Scans over chunks of 64 steps in Addmm; If where the length is symbolic",
+    )
+    .when("head counts that do not divide"),
+    layers!("aten.lstm.input" => Lstm),
+    layers!("aten.gru.input" => Gru),
+    layers!("aten.rnn_tanh.input" => Tanh),
+    layers!("aten.rnn_relu.input" => Relu),
+    cell!("aten.lstm_cell.default" => Lstm),
+    cell!("aten.gru_cell.default" => Gru),
+    cell!("aten.rnn_tanh_cell.default" => Tanh),
+    cell!("aten.rnn_relu_cell.default" => Relu),
+];
 
 /// From how many steps on the chunked form is the better one: it costs some hundred and fifty launches and five a chunk, the
 /// other nine a step.
