@@ -88,3 +88,12 @@ def gather_rows(self, x, rows):
     """Rows picked by an index of symbolic length, written back in reverse."""
     picked = x[:, rows]
     return picked, x.index_select(1, rows).flip(1), torch.zeros_like(x).index_copy(1, rows, picked * 2)
+
+
+@case(steps=lambda: [call(torch.randn(n, 4)) for n in (6, 4, 9)], dynamic=lambda: {"x": {0: Dim("n", min=4, max=12)}},
+      reference_wrong="conditions on sizes are left outside the delegate")
+def conditions_on_sizes(self, x):
+    """Branches by what is said of a size that is known at run time."""
+    n = x.shape[0]
+    long = torch.cond(n > 5, lambda x: x + 1, lambda x: x * 2, (x,))
+    return long, torch.cond(n % 2 == 0, lambda x: x.sum(0), lambda x: x.amax(0), (long,))
