@@ -97,9 +97,20 @@ pub(super) fn group_norm(site: &mut Site<'_>) -> Result {
     p.done(y)
 }
 
-/// Normalisation by stored statistics. Source: torch.nn.BatchNorm1d, 2d, 3d in evaluation.
+/// Normalisation by stored statistics, or by those of the batch where none are kept. Source: torch.nn.BatchNorm1d, 2d, 3d.
 pub(super) fn batch_norm(site: &mut Site<'_>) -> Result {
     let (training, eps) = (site.arg("training").as_bool(), site.arg("eps").as_float());
+    if let (Some(true), Some(eps), Arg::None) = (training, eps, site.arg("running_mean")) {
+        let (weight, bias) = (site.arg("weight").clone(), site.arg("bias").clone());
+        let mut p = Pen(site);
+        let x = p.wide(&p.0.nth(0).clone())?;
+        let rank = p.ty(&x)?.rank();
+        let dims: Vec<usize> = (0..rank).filter(|&d| d != 1).collect();
+        let y = centred(&mut p, &x, &dims, eps)?;
+        let (Some(w), Some(b)) = (channelwise(&mut p, &weight, rank)?, channelwise(&mut p, &bias, rank)?) else { return Ok(None) };
+        let y = affine(&mut p, y, &w, &b)?;
+        return p.done(y);
+    }
     let (Some(false), Some(eps)) = (training, eps) else { return Ok(None) };
     let [weight, bias, mean, var] = ["weight", "bias", "running_mean", "running_var"].map(|n| site.arg(n).clone());
     let mut p = Pen(site);

@@ -265,3 +265,11 @@ def reductions_in_another_type(self, x, i):
     """Sums and products in another type; corrections with a fraction; variances in the old spelling."""
     return (i.sum(1, dtype=torch.float32), i.sum(dtype=torch.int32), x.sum(0, dtype=torch.float16), i.prod(1, dtype=torch.float32), i.float().mean(1), x.mean(0, dtype=torch.float32),
             x.var(1, correction=0.5), x.std((0, 1), correction=1.5), torch.ops.aten.var.dim(x, [1], False), torch.ops.aten.std.dim(x, [0], True, True), x.to(torch.int32).sum(0, keepdim=True))
+
+
+@case(steps=lambda: [call(torch.randn(n, 3, 4, 5), torch.rand(3), torch.randn(3)) for n in (2, 3)], dynamic=lambda: {"x": {0: Dim("n", min=2, max=5)}, "w": None, "b": None},
+      rtol=1e-3,  # one output comes from float16
+      reference_wrong="normalisation by the batch is left outside the delegate")
+def batch_norm_of_the_batch(self, x, w, b):
+    """Batch normalisation that keeps no statistics takes those of the batch."""
+    return F.batch_norm(x, None, None, w, b, training=True), F.batch_norm(x[:, :, 0, 0].half(), None, None, training=True).float()
