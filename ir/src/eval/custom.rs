@@ -254,7 +254,8 @@ pub(super) fn moe_scatter(c: &Call) -> Results {
     one(rows.reshape(&[n / k, k, width])?.copy()?)
 }
 
-/// The recurrence of a gated delta rule, step by step; every operation rounds.
+/// The recurrence of a gated delta rule, step by step; every operation rounds. The decay is one number a step and head, or one for each
+/// key.
 fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, decay: &Tensor, beta: &Tensor, state: &Tensor) -> Result<(Tensor, Tensor), Error> {
     let ([batch, steps, key_heads, key_width], [.., heads, width]) = (q.shape(), v.shape()) else { return Err(bad("ranks")) };
     if *key_heads == 0 || heads % key_heads != 0 {
@@ -276,7 +277,7 @@ fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, decay: &Tensor, beta: &Tensor,
                 };
                 let mut memory = 0.0;
                 for (i, x) in line.iter_mut().enumerate() {
-                    *x = r(*x * at(&g, row));
+                    *x = r(*x * at(&g, if decay.rank() == 4 { row * key_width + i } else { row }));
                     memory += r(*x * at(&k, key + i));
                 }
                 let delta = r(r(at(&v, row * width + j) - r(memory)) * at(&b, row));
@@ -299,6 +300,24 @@ pub(super) fn gated_delta_rule(c: &Call) -> Results {
     let (out, new) = delta_rule(&c.tensor("q")?, &c.tensor("k")?, &c.tensor("v")?, &c.tensor("g")?, &c.tensor("beta")?, &state)?;
     state.write(&new)?;
     one(out.cast(c.tensor("v")?.dtype())?)
+}
+
+/// The same with heads before steps, `[keys, values]` as state, which is not written to, and several heads of queries to each state.
+pub(super) fn llama_delta_rule(c: &Call) -> Results {
+    let part = |name| c.tensor(name)?.transpose(1, 2);
+    let (q, state) = (part("query")?, c.tensor("initial_state")?.transpose(2, 3)?);
+    let each = q.size(2) / state.size(1).max(1);
+    // Each head as often as there are heads of queries to it.
+    let spread = |t: Tensor, axis: usize| {
+        let mut shape = t.shape().to_vec();
+        shape.insert(axis + 1, each);
+        let wide = t.unsqueeze(axis + 1)?.expand(&shape)?;
+        wide.merge(axis, axis + 2)
+    };
+    let of = |name| spread(part(name)?, 2);
+    let (out, new) = delta_rule(&q, &of("key")?, &of("value")?, &of("decay")?, &of("beta")?, &spread(state, 1)?)?;
+    let heads = new.size(1) / each.max(1);
+    many([out.transpose(1, 2)?.copy()?, new.slice(1, 0, heads, each)?.transpose(2, 3)?.copy()?])
 }
 
 /// The most by which the noise of a draw can favour one token over another: that of a uniform number `u` of 32 bits or fewer is

@@ -549,6 +549,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (custom::moe_gather, "mlx.moe_gather_inputs.default"),
     (custom::moe_scatter, "mlx.moe_scatter_outputs.default"),
     (custom::gated_delta_rule, "mlx.gated_delta_rule.default"),
+    (custom::llama_delta_rule, "llama.gated_delta_rule.default llama.channelwise_gated_delta_rule.default"),
     (custom::sample, "mlx.sample.default"),
     (custom::row_norm, "mlx.tq_norm.default"),
     (custom::compress, "mlx.tq4_compress.default"),

@@ -117,10 +117,12 @@ pub(super) fn like_argument(c: &Cx, at: &'static str) -> Inferred {
     one(t.dtype, t.shape.clone())
 }
 
-/// Recurrent attention that returns its state.
+/// Recurrent attention that returns its state: a value for each head of queries and step, of which there may be several to a state.
 pub(super) fn with_state(c: &Cx) -> Inferred {
-    let (value, state) = (c.tensor("value")?, c.tensor("initial_state")?);
-    Ok([value, state].map(|t| tensor(t.dtype, t.shape.clone())).into())
+    let (query, value, state) = (c.tensor("query")?, c.tensor("value")?, c.tensor("initial_state")?);
+    let ([lead @ .., _], [.., width]) = (&query.shape[..], &value.shape[..]) else { return Err(c.fail("need four axes")) };
+    let shape = lead.iter().chain([width]).cloned().collect();
+    Ok(vec![tensor(value.dtype, shape), tensor(state.dtype, state.shape.clone())])
 }
 
 /// One matrix product an index: `a @ b[rhs]`, with `lhs` picking matrices of `a`.

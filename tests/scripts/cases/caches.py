@@ -194,3 +194,27 @@ model("attention_of_bytes", attention_of_bytes,
 model("attention_of_executorch_in_halves", attention_of_executorch_in_halves,
       lambda: [call(torch.randn(1, 3, HEADS, SIZE), torch.randn(1, 8, KEYS, SIZE), torch.randn(1, 8, KEYS, SIZE), torch.randn(3, 8))],
       reference_wrong=WHY, rtol=1e-2, atol=1e-2)
+
+
+class delta_rules_of_executorch(nn.Module):
+    """The gated delta rule with heads before steps: one decay a step, grouped queries and any length; and one a key."""
+
+    def one(self, q, k, v, decay, beta, state):
+        return torch.ops.llama.gated_delta_rule(q, k, v, decay, beta, state)
+
+    def each(self, q, k, v, decay, beta, state):
+        y, state = torch.ops.llama.gated_delta_rule(q, k, v, decay, beta, state)
+        return y, torch.ops.llama.channelwise_gated_delta_rule(q, k, v, decay, beta, state)[1]
+
+
+def delta_rule(time, heads, states, decay):
+    unit = torch.nn.functional.normalize
+    return call(unit(torch.randn(1, heads, time, 8), dim=-1), unit(torch.randn(1, states, time, 8), dim=-1), torch.randn(1, states, time, 6),
+                torch.rand(1, states, time, *decay), torch.rand(1, states, time), torch.randn(1, states, 8, 6))
+
+
+T = Dim("t", min=1, max=128)
+model("delta_rules_of_executorch", delta_rules_of_executorch,
+      lambda: {"one": [delta_rule(t, 4, 2, ()) for t in (70, 1, 24, 5)], "each": [delta_rule(5, 2, 2, (8,))]},
+      methods=("one", "each"), dynamic=lambda: {"one": [{2: T}] * 5 + [None], "each": None},
+      partitions=1, reference_wrong=WHY, rtol=1e-4, atol=1e-4)
