@@ -51,7 +51,8 @@ pub(super) fn add_scaled([a, b]: [Operand; 2], alpha: Number) -> Result<Tensor, 
             zip(d, d, &a, &b, |a: f64, b| a + k * b)
         }
         d => {
-            let k = alpha.int();
+            // Of truth values it is one, too.
+            let k = if d == DType::Bool { i64::from(alpha.int() != 0) } else { alpha.int() };
             zip(d, d, &a, &b, |a: i64, b| a.wrapping_add(k.wrapping_mul(b)))
         }
     }
