@@ -115,6 +115,8 @@ fn errors_name_the_node_and_what_is_wrong() {
     assert_eq!((kind, text.contains("test_eval.mystery.default")), (ErrorKind::Unsupported, true), "{text}");
     let (kind, text) = run("aten.select.int", &|x| vec![x, 0.into(), 5.into()], &[]);
     assert_eq!((kind, text.as_str()), (ErrorKind::Evaluation, "n (aten.select.int): index 5 of a dimension of size 2"));
+    let (_, text) = run("aten.reshape.default", &|x| vec![x, vec![-1, 0].into()], &[2, 0]);
+    assert_eq!(text, "n (aten.reshape.default): any size would do for -1 in [-1, 0], for there are no elements");
     let (_, text) = run("aten.relu.default", &|x| vec![x], &[3]);
     assert_eq!(text, "n (aten.relu.default): result v: is f32[2], the program says f32[3]");
     let (kind, _) = run("aten.rand_like.default", &|x| vec![x], &[2]);

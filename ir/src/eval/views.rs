@@ -11,6 +11,9 @@ use crate::infer::promote::{to_complex, to_real};
 fn inferred(numel: usize, shape: &[i64]) -> Result<Vec<usize>, Error> {
     let known: Vec<i64> = shape.iter().copied().filter(|&n| n != -1).collect();
     let product = count(&sizes(&known)?)?;
+    if product == 0 && known.len() < shape.len() {
+        return Err(bad(format!("any size would do for -1 in {shape:?}, for there are no elements")));
+    }
     let rest = numel.checked_div(product).unwrap_or(0) as i64;
     sizes(&shape.iter().map(|&n| if n == -1 { rest } else { n }).collect::<Vec<_>>())
 }

@@ -495,3 +495,24 @@ fn recurrent_layers_are_one_scan_each_whatever_the_length() {
     }
     assert!(!main_names(&layer("aten.rnn_tanh.input", "1", 1)).contains(&"Scan"));
 }
+
+#[test]
+fn sums_of_exponentials_of_what_may_be_nothing_get_one_more_element() {
+    let names = |least: u32, call: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               symbol s0 [{least}..8]
+               input %x : f32[3, s0] = user
+               {call}
+               return %y
+             }}"
+        ));
+        main_names(&p)
+    };
+    let (log_softmax, logsumexp) =
+        ("%y : f32[3, s0] = aten._log_softmax.default(%x, 1, False)", "%y : f32[3] = aten.logsumexp.default(%x, [1], False)");
+    assert_eq!(names(0, log_softmax), ["Pad", "LogSumExp", "Subtract"]);
+    assert_eq!(names(1, log_softmax), ["LogSumExp", "Subtract"]);
+    assert_eq!(names(0, logsumexp), ["Pad", "LogSumExp"]);
+    assert_eq!(names(2, logsumexp), ["LogSumExp"]);
+}

@@ -18,7 +18,7 @@ type Value = std::result::Result<Option<Arg>, Error>;
 
 /// Value and position of the `k`-th smallest, counted from 0; `poisoned` if NaN counts as every place's answer.
 fn ranked(site: &mut Site<'_>, dim: usize, k: &Dim, keep: bool, poisoned: bool) -> Result {
-    let (Some(from), Some(to)) = (site.size(k), site.size(&k.plus(&Dim::Int(1)))) else { return Ok(None) };
+    let Some(at) = site.size(k) else { return Ok(None) };
     let used: Vec<bool> = site.node().outputs.iter().map(|&v| site.graph().value(v).use_count() > 0).collect();
     let mut p = Pen(site);
     let x = p.0.nth(0).clone();
@@ -29,8 +29,8 @@ fn ranked(site: &mut Site<'_>, dim: usize, k: &Dim, keep: bool, poisoned: bool) 
             results.push(Arg::None);
             continue;
         }
-        let part = p.slice(&Arg::Value(v), dim, from.clone(), to.clone())?;
-        results.push(if keep { part } else { p.squeeze(&part, dim)? });
+        let part = p.call(op!("aten.select.int"), vec![Arg::Value(v), Arg::Int(dim as i64), at.clone()])?;
+        results.push(if keep { p.unsqueeze(&part, dim)? } else { part });
     }
     let [value, position] = results.as_mut_slice() else { return Ok(None) };
     if poisoned && p.ty(&x)?.dtype.is_float() {

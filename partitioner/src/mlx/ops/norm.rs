@@ -3,7 +3,7 @@
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
 use etx_ir::mlx::{Instr, IntOrVid, Tid};
-use etx_ir::sym::Expr;
+use etx_ir::sym::{Dim, Expr};
 use etx_ir::weights::TensorData;
 
 use super::super::call::{Call, Res};
@@ -250,7 +250,21 @@ fn log_softmax<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     if to.rank() == 0 {
         return cx.define(call.out(0)?, |out| Instr::Subtract { a: x, b: x, out });
     }
-    let axis = call.axis("dim", to.rank())? as i32;
-    let total = cx.temp(|out| Instr::LogSumExp { x, out, axes: Some(vec![axis]), keepdims: true });
+    let axis = call.axis("dim", to.rank())?;
+    let whole = never_empty(cx, x, &to.shape, &[axis])?;
+    let total = cx.temp(|out| Instr::LogSumExp { x: whole, out, axes: Some(vec![axis as i32]), keepdims: true });
     cx.define(call.out(0)?, |out| Instr::Subtract { a: x, b: total, out })
+}
+
+/// The slot with one more element along those of `axes` that may have none: it adds nothing to a sum of exponentials, which MLX cannot
+/// take of nothing.
+pub(super) fn never_empty(cx: &mut Cx<'_>, x: Tid, shape: &[Dim], axes: &[usize]) -> Res<Tid> {
+    let may_be_empty = |axis: &&usize| cx.method.ranges.bounds(&shape[**axis]).min.is_none_or(|least| least <= 0);
+    let axes: Vec<usize> = axes.iter().filter(may_be_empty).copied().collect();
+    if axes.is_empty() {
+        return Ok(x);
+    }
+    let mut pad_width = vec![IntOrVid::Int(0); 2 * shape.len()];
+    axes.iter().for_each(|axis| pad_width[2 * axis + 1] = IntOrVid::Int(1));
+    Ok(cx.temp(|out| Instr::Pad { x, out, pad_width, mode: "constant".to_owned(), constant_value: f32::NEG_INFINITY }))
 }

@@ -7,6 +7,7 @@ use etx_ir::sym::Expr;
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
 use super::Operator;
+use super::norm::never_empty;
 use crate::backend::Refusal;
 
 /// A reduction over axes: `dim` and `keepdim` where the operator has them, everything otherwise.
@@ -41,7 +42,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     over_axes!("aten.all.default" => All, plain),
     over_axes!("aten.all.dim" => All, plain),
     over_axes!("aten.all.dims" => All, plain),
-    over_axes!("aten.logsumexp.default" => LogSumExp, accumulated),
+    over_axes!("aten.logsumexp.default" => LogSumExp, exponents),
     Operator::new(
         "aten.var.correction",
         |cx, call| spread(cx, call, |x, out, axes, keepdims, ddof| Instr::Var { x, out, axes, keepdims, ddof }),
@@ -96,6 +97,12 @@ fn accumulated<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
     let from = call.ty("self")?.dtype;
     // Sums of integers go to 64 bits, and wrap there; floats accumulate in their own type unless told otherwise.
     if from != to { cx.cast(x, to) } else { Ok(x) }
+}
+
+fn exponents<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
+    let x = accumulated(cx, call)?;
+    let shape = &call.ty("self")?.shape;
+    if shape.is_empty() { Ok(x) } else { never_empty(cx, x, shape, &call.axes("dim", shape.len())?) }
 }
 
 fn plain<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
