@@ -1,4 +1,4 @@
-use etx_ir::mlx::{Instr, Program as MlxProgram};
+use etx_ir::mlx::{Access, Instr, IntOrVid, Program as MlxProgram, SlotRef};
 use etx_ir::text::{self, NoFiles};
 
 use crate::backend::{Backend, Delegate, Partition, Payload};
@@ -515,4 +515,48 @@ fn sums_of_exponentials_of_what_may_be_nothing_get_one_more_element() {
     assert_eq!(names(1, log_softmax), ["LogSumExp", "Subtract"]);
     assert_eq!(names(0, logsumexp), ["Pad", "LogSumExp"]);
     assert_eq!(names(2, logsumexp), ["LogSumExp"]);
+}
+
+#[test]
+fn custom_sdpa_with_a_mask_and_causal_is_refused() {
+    let refusal = refused(
+        "etir 1\nmethod \"forward\" functional {
+           input %q : f32[1, 2, 3, 4] = user
+           input %k : f32[1, 2, 8, 4] = user
+           input %m : f32[3, 8] = user
+           %y : f32[1, 2, 3, 4] = mlx.custom_sdpa.default(%q, %k, %k, 5, %m, 0.0, True)
+           return %y
+         }",
+    );
+    assert!(refusal.contains("a mask and is_causal exclude each other"), "{refusal}");
+}
+
+#[test]
+fn the_sorted_flag_of_experts_is_not_overwritten_before_its_last_use() {
+    let (_, p) = lowered(
+        "etir 1\nmethod \"forward\" functional {
+           symbol s0 [1..64]
+           input %x : f32[s0, 4] = user
+           input %i : i64[s0, 2] = user
+           input %w : f32[3, 4, 4] = user
+           %a : f32[2*s0, 1, 4], %e : i64[2*s0], %f : i32[], %p : i64[2*s0] = mlx.moe_gather_inputs.default(%x, %i, 2, 8)
+           %u : f32[2*s0, 1, 4] = mlx.gather_mm.default(%a, %w, %e, None, %f)
+           %d : f32[2*s0, 1, 4] = mlx.gather_mm.default(%u, %w, %e, None, %f)
+           %y : f32[s0, 2, 4] = mlx.moe_scatter_outputs.default(%d, %f, %p, 2)
+           return %y
+         }",
+    );
+    let flags: Vec<_> = p
+        .chains
+        .iter()
+        .flatten()
+        .filter_map(|i| if let Instr::GatherMm { sorted_indices_flag, .. } = i { *sorted_indices_flag } else { None })
+        .collect();
+    let [IntOrVid::Vid(flag), again] = flags[..] else { panic!("two products by one flag: {flags:?}") };
+    assert_eq!(again, IntOrVid::Vid(flag));
+    let mut written = 0;
+    for instr in p.chains.iter().flatten() {
+        instr.visit_slots(|slot, access| written += usize::from(slot == SlotRef::Value(flag) && access == Access::Write));
+    }
+    assert_eq!(written, 1, "{p}");
 }

@@ -218,3 +218,14 @@ model("delta_rules_of_executorch", delta_rules_of_executorch,
       lambda: {"one": [delta_rule(t, 4, 2, ()) for t in (70, 1, 24, 5)], "each": [delta_rule(5, 2, 2, (8,))]},
       methods=("one", "each"), dynamic=lambda: {"one": [{2: T}] * 5 + [None], "each": None},
       partitions=1, reference_wrong=WHY, rtol=1e-4, atol=1e-4)
+
+
+class cross_attention_cache(nn.Module):
+    """Keys of another sequence at the start of a cache, which stays as long as it is."""
+
+    def forward(self, value, cache):
+        return torch.ops.executorch.update_cross_attn_cache(value, cache * 2) + 1
+
+
+model("cross_attention_cache", cross_attention_cache, lambda: [call(torch.randn(2, 1, n, 4), torch.randn(2, 1, 6, 4)) for n in (2, 6, 1)],
+      dynamic=lambda: ({2: Dim("n", min=1, max=6)}, None), reference_wrong=WHY)

@@ -213,3 +213,32 @@ class quantised_tables(nn.Module):
     def forward(self, ids):
         return (Q.embedding_byte(self.bytes, self.rows, self.zeros, -128, 127, ids), Q.embedding_4bit(self.halves, self.groups, None, -8, 7, ids),
                 Q.embedding_2bit.dtype(self.quarters, self.rows, None, -2, 1, ids, dtype=torch.float16))
+
+
+@case(steps=lambda: [call(torch.tensor(3)), call(torch.tensor(11))], rtol=1e-5, atol=1e-5,
+      reference_wrong="MLX dequantises matrices, and one index gives the reference a vector")
+class one_row_of_a_quantised_embedding(nn.Module):
+    """A quantised embedding looked up by a single index, without axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(12, 64)
+        quantize_(self.table, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32)), lambda m, _: isinstance(m, nn.Embedding))
+
+    def forward(self, i):
+        return self.table(i)
+
+
+@case(steps=lambda: [call(torch.randn(n, 1, 64), torch.randint(0, 3, (n,))) for n in (4, 1)],
+      dynamic=lambda: {"x": {0: Dim("n", min=1, max=8)}, "expert": {0: Dim("n", min=1, max=8)}},
+      rtol=1e-4, atol=1e-4, reference_wrong="it takes codes of eight bits for such of four, since exporters do not say how wide they are")
+class experts_of_eight_bits(nn.Module):
+    """Experts quantised to eight bits, one chosen for each row; as exporters call it, without saying how many bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("w", torch.randint(-128, 128, (3, 32, 64), dtype=torch.int8))
+        self.register_buffer("scales", torch.rand(3, 32, 2) * 0.01)
+
+    def forward(self, x, expert):
+        return torch.ops.mlx.gather_qmm(x, self.w, self.scales, None, expert)
