@@ -342,7 +342,10 @@ impl Parts {
         };
         for settings in ["activation_quantization", "act_quant_kwargs"] {
             if w.attributes.get(settings).is_some_and(|a| *a != Attribute::None) {
-                return Err(unsupported(format!("a {class} that quantises activations is used whole, which etx has no operator for")));
+                let what = format!("a {class} that quantises activations is used whole, which etx has no operator for");
+                // Their parts come in operators that etx does not have either.
+                let blocks = matches!(class, "MXTensor" | "NVFP4Tensor");
+                return Err(if blocks { Error::new(ErrorKind::Unsupported, what).help(WEIGHTS_ALONE) } else { unsupported(what) });
             }
         }
         let output = dtype.unwrap_or(w.dtype);
@@ -354,6 +357,9 @@ impl Parts {
         graph.node(node).outputs.first().copied().ok_or_else(|| unsupported(format!("{name} has no result")))
     }
 }
+
+/// What to do about blocks of small floats that activations are to be made of as well.
+const WEIGHTS_ALONE: &str = "lower the unquantised program with `--quantize` mxfp8, mxfp4 or nvfp4, which quantises weights alone";
 
 impl Wrapped {
     fn operand(&self, from: &Operand, parts: &Parts, output: DType) -> Result<Arg, String> {
