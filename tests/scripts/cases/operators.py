@@ -247,3 +247,10 @@ def pooling_of_any_size(self, x):
 def padding_of_any_size(self, x):
     """Padding by mirrored, repeated and wrapped elements where sizes are known at run time."""
     return (F.pad(x, (1, 2, 3, 0), "reflect"), F.pad(x, (1, 2, 0, 4), "replicate"), F.pad(x, (4, 2, 1, 3), "circular"), F.pad(x[0], (2, 1), "reflect"), F.pad(x[0], (0, 5), "replicate"))
+
+
+@case(steps=lambda: [call(torch.randn(2, 4, 4))], reference_wrong="the reference leaves tril_indices outside the delegate")
+def triangle_indices(self, x):
+    """Places below and above diagonals, known when the program is lowered."""
+    below, above = torch.tril_indices(4, 4, -1), torch.triu_indices(3, 4, 1)
+    return x[:, below[0], below[1]], x[:, above[0], above[1]], above
