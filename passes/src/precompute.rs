@@ -224,7 +224,7 @@ mod tests {
         let ir = after(
             "input %x : f32[3] = user
              %i : i64[3] = aten.arange.start_step(0, 3, 1)
-             %m : bool[3] = aten.lt.Scalar(%i, 2)
+             %m : bool[3] = aten.lt.Tensor(%i, 2)
              %zero : f32[] = aten.full.default([], 0.0)
              %y : f32[3] = aten.where.self(%m, %x, %zero)
              return %y",
