@@ -1,6 +1,7 @@
 //! The one place where files are mapped into memory.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +46,15 @@ impl MappedFile {
     /// The open file, for copies inside the kernel.
     pub fn file(&self) -> &File {
         &self.0.file
+    }
+
+    /// Copies bytes from `offset` on, all of `out`. Pages of the mapping that nobody looks at are not brought in for it, so reading
+    /// a file piece by piece this way takes no memory but the piece.
+    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.file().read_exact_at(out, offset).map_err(|e| {
+            let what = format!("cannot read {} bytes at {offset} of {}: {e}", out.len(), self.path().display());
+            Error::new(ErrorKind::Io, what)
+        })
     }
 
     /// Where it was opened.

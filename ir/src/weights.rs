@@ -237,22 +237,20 @@ impl TensorData {
     /// Fills `out` with the bytes from `offset` on; see [`TensorData::granule`].
     ///
     /// # Errors
-    /// [`ErrorKind::Weight`] when the piece is out of range, or what a recipe finds wrong with its inputs.
+    /// [`ErrorKind::Weight`] when the piece is out of range, [`ErrorKind::Io`] when the file cannot be read there any more, or what a
+    /// recipe finds wrong with its inputs.
     pub fn produce(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let end = offset.checked_add(out.len() as u64).filter(|&e| e <= self.0.byte_len);
         let Some(end) = end else {
             return Err(Error::new(ErrorKind::Weight, format!("bytes {offset}+{} of {}", out.len(), self.0.byte_len)));
         };
-        match (&self.0.source, self.bytes()) {
-            (Source::Derived(d), _) => d.produce(offset, out),
-            (_, Some(bytes)) => match bytes.get(offset as usize..end as usize) {
-                Some(piece) => {
-                    out.copy_from_slice(piece);
-                    Ok(())
-                }
-                None => Err(Error::new(ErrorKind::Weight, "the mapped file is shorter than it was")),
-            },
-            (_, None) => Err(Error::new(ErrorKind::Weight, "the mapped file is shorter than it was")),
+        match &self.0.source {
+            Source::Derived(d) => d.produce(offset, out),
+            Source::Mapped { file, offset: start } => file.read_at(start + offset, out),
+            Source::Inline(bytes) => {
+                let piece = bytes.get(offset as usize..end as usize);
+                piece.map(|piece| out.copy_from_slice(piece)).ok_or_else(|| Error::new(ErrorKind::Weight, "bytes that are not there"))
+            }
         }
     }
 
@@ -445,6 +443,22 @@ mod tests {
 
     fn bytes(n: u8) -> TensorData {
         TensorData::inline(DType::UInt8, vec![u64::from(n)], (0..n).collect::<Vec<u8>>()).unwrap()
+    }
+
+    #[test]
+    fn pieces_of_a_file_are_read_where_they_stand_and_a_file_that_shrank_is_an_error() {
+        let path = std::env::temp_dir().join(format!("etx-pieces-{}", std::process::id()));
+        std::fs::write(&path, [9, 9, 1, 2, 3, 4, 5]).unwrap();
+        let t = TensorData::mapped(DType::UInt8, vec![5], MappedFile::open(&path).unwrap(), 2).unwrap();
+        let mut piece = [0; 3];
+        t.produce(1, &mut piece).unwrap();
+        assert_eq!(piece, [2, 3, 4]);
+        assert_eq!(t.produce(3, &mut piece).unwrap_err().kind(), ErrorKind::Weight);
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(4).unwrap();
+        let error = t.produce(1, &mut piece).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("cannot read 3 bytes at 3"), "{error}");
     }
 
     #[test]

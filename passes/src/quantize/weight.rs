@@ -265,11 +265,6 @@ impl Quantiser {
     fn read(&self, scratch: &mut Scratch, first: usize, count: usize) -> Result<(), Error> {
         let element = self.kernel.element();
         let (start, len) = (first * self.kernel.group() * element.size(), count * self.kernel.group() * element.size());
-        if let Some(bytes) = self.data.bytes() {
-            let piece = bytes.get(start..start + len).ok_or_else(|| Error::new(ErrorKind::Weight, "the weight is shorter than it was"))?;
-            element.read(piece, &mut scratch.numbers);
-            return Ok(());
-        }
         // A weight that is made comes in whole granules.
         let granule = self.data.granule();
         let low = start as u64 / granule * granule;
