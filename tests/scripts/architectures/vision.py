@@ -358,14 +358,26 @@ class UNet(nn.Module):
         return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+def dilated_resnet(widths, depths, dilations, stem):
+    """The body of a ResNet of bottlenecks that keeps an eighth of the picture's size: the channels it gives and its modules."""
+    stages, cin = [conv_norm(3, stem, 7, 2), nn.MaxPool2d(3, 2, 1)], stem
+    for i, (width, depth, dilation) in enumerate(zip(widths, depths, dilations)):
+        for k in range(depth):
+            stages.append(Residual(cin, width, 2 if k == 0 and i == 1 else 1, True, dilation=dilation))
+            cin = width
+    return cin, stages
+
+
 class DeepLab(nn.Module):
     """Dilated convolutions at several rates beside the mean of the picture, brought back to its size."""
 
-    def __init__(self, width, rates, classes):
+    def __init__(self, width, rates, classes, body=None):
         super().__init__()
-        self.stem = nn.Sequential(conv_norm(3, width, 3, 2), Residual(width, 2 * width, 2, False), Residual(2 * width, 4 * width, 1, True, dilation=2))
-        self.rates = nn.ModuleList([conv_norm(4 * width, width, 1)] + [conv_norm(4 * width, width, 3, dilation=r) for r in rates])
-        self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_norm(4 * width, width, 1))
+        # (channels of the body's result, its modules); a ResNet whose later stages dilate rather than stride.
+        channels, body = body or (4 * width, [conv_norm(3, width, 3, 2), Residual(width, 2 * width, 2, False), Residual(2 * width, 4 * width, 1, True, dilation=2)])
+        self.stem = nn.Sequential(*body)
+        self.rates = nn.ModuleList([conv_norm(channels, width, 1)] + [conv_norm(channels, width, 3, dilation=r) for r in rates])
+        self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_norm(channels, width, 1))
         self.join = nn.Sequential(conv_norm(width * (len(rates) + 2), width, 1), nn.Dropout(0.5), conv_norm(width, width), nn.Conv2d(width, classes, 1))
         settle(self)
 

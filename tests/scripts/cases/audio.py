@@ -45,3 +45,5 @@ model("wav2vec2_base", lambda: audio.Wav2Vec2([512] * 7, [10, 3, 3, 3, 3, 2, 2],
       lambda: [call(torch.randn(1, 4000))], **LARGE)
 model("vocoder_v1", lambda: audio.Vocoder(80, 512, (8, 8, 2, 2), (3, 7, 11), (1, 3, 5)), lambda: [call(torch.randn(1, 80, 6))], **LARGE)
 model("front_end_80", lambda: audio.FrontEnd(400, 160, 80, 40), lambda: [call(torch.randn(40000)) for _ in range(2)], **LARGE)
+model("emformer_rnnt", lambda: audio.Emformer(512, 8, 2048, 20, 16, 30, 4, 4), segments(20, 512, 16, 4, 30, 4, 3), **LARGE)
+model("tacotron2", lambda: audio.Tacotron(148, 512, 80, 1024, 31, 32, 20), lambda: [call(torch.randint(0, 148, (2, 24)), torch.tensor([24, 17]))], **LARGE)

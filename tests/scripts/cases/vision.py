@@ -64,3 +64,4 @@ model("swin_t", lambda: vision.Swin(112, 4, 96, (3, 6, 12), 7, (2, 2, 6), 1000),
 model("convnext_tiny", lambda: vision.ConvNeXt((96, 192, 384, 768), (3, 3, 9, 3), 1000), image(64), **LARGE)
 model("densenet121", lambda: vision.DenseNet(64, 32, (6, 12, 24, 16), 1000), image(64), **LARGE)
 model("unet_wide", lambda: vision.UNet((128, 256, 512), 32), lambda: [call(torch.randn(1, 3, 16, 16), torch.tensor([500]))], **LARGE)
+model("deeplab_resnet50", lambda: vision.DeepLab(256, (12, 24, 36), 21, vision.dilated_resnet((256, 512, 1024, 2048), (3, 4, 6, 3), (1, 1, 2, 4), 64)), image(64), **LARGE)
