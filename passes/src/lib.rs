@@ -85,7 +85,7 @@ pub mod quantize;
 mod rewrite;
 mod rms_norm;
 
-pub use canonicalise::Canonicalise;
+pub use canonicalise::{Canonicalise, is_respelled};
 pub use collapse::CollapseViews;
 pub use cse::Cse;
 pub use dce::Dce;

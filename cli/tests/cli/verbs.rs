@@ -265,6 +265,34 @@ fn the_operators_are_listed_in_every_format() {
 }
 
 #[test]
+fn the_list_of_operators_says_what_becomes_of_each() {
+    let folder = Folder::new();
+    let list = json(folder.etx(["ops", "conv3d", "hardswish", "lgamma", "gammaln", "kv_cache_update", "--format", "json"]).good());
+    let of = |name: &str| {
+        let found = list.as_array().unwrap().iter().find(|o| o["operator"] == name).unwrap_or_else(|| panic!("{name} is not listed"));
+        (found["becomes"].as_str().unwrap().to_owned(), found["refused_when"].as_str().unwrap().to_owned())
+    };
+    let (becomes, refused) = of("aten.conv3d.default");
+    assert!(becomes.contains("Conv3D") && becomes.contains("else a formula") && refused.contains("groups"), "{becomes}, {refused}");
+    assert_eq!(of("aten.hardswish.default"), ("a formula over simpler operators".to_owned(), String::new()));
+    assert_eq!(of("aten.hardswish_.default").0, "as aten.hardswish.default");
+    let (becomes, refused) = of("aten.lgamma.default");
+    assert!(becomes == "nothing" && !refused.is_empty());
+    assert_eq!(of("aten.lgamma_.default"), of("aten.special_gammaln.default"));
+    assert_eq!(of("aten.special_gammaln.default"), ("as aten.lgamma.default".to_owned(), refused));
+    assert!(of("mlx.kv_cache_update.default_functional").0.contains("SliceUpdate"));
+    // All that a name fits, and nothing else; a name that fits nothing is an error.
+    assert!(
+        list.as_array()
+            .unwrap()
+            .iter()
+            .all(|o| ["conv3d", "hardswish", "lgamma", "gammaln", "kv_cache"].iter().any(|n| o["operator"].as_str().unwrap().contains(n)))
+    );
+    let said = folder.etx(["ops", "conv3d", "konvolution"]).bad();
+    assert!(said.contains("`konvolution`"), "{said}");
+}
+
+#[test]
 fn help_has_an_example_and_the_exit_status() {
     let folder = Folder::new();
     for verb in ["lower", "run", "print", "inspect", "ops"] {

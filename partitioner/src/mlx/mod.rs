@@ -24,7 +24,7 @@ use etx_ir::program::{Method, Program};
 use crate::backend::{Backend, Delegate, Partition, Refusal, Verdict};
 use call::Call;
 use cx::{Cx, Origin};
-pub use ops::{Operator, operators};
+pub use ops::{Operator, operators, refusal};
 
 /// The MLX backend; see the module page.
 #[derive(Clone, Debug, Default)]

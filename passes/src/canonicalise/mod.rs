@@ -41,6 +41,17 @@ static TABLE: LazyLock<HashMap<OpId, Make>> = LazyLock::new(|| {
     map
 });
 
+/// Whether calls of an operator are made calls of others here, by the table or by name (some calls may stay as they are).
+pub fn is_respelled(op: OpId) -> bool {
+    TABLE.contains_key(&op) || by_name(op).is_some()
+}
+
+/// The operator that does the same under another name: synonyms, and those whose name says that they copy what another
+/// one only views.
+fn by_name(op: OpId) -> Option<OpId> {
+    op.synonym_of().or_else(|| op.copy_to_view())
+}
+
 impl Rule for Canonicalise {
     fn name(&self) -> &'static str {
         "canonicalise"
@@ -57,8 +68,7 @@ impl Rule for Canonicalise {
         }
         Ok(match TABLE.get(&op) {
             Some(make) => make(site),
-            // Other spellings, and operators whose name says that they copy what another one only views.
-            None => op.synonym_of().or_else(|| op.copy_to_view()).map(|to| Patch::Call(to, site.node().args.clone())),
+            None => by_name(op).map(|to| Patch::Call(to, site.node().args.clone())),
         })
     }
 }

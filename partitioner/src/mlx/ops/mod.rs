@@ -92,11 +92,17 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
 static BY_OP: LazyLock<HashMap<OpId, &'static Operator>> =
     LazyLock::new(|| operators().filter_map(|o| Some((OpId::lookup(o.target)?, o))).collect());
 
+/// Why the backend refuses an operator for good, and what to do instead, where that is known; other operators without a
+/// lowering have none yet.
+pub fn refusal(op: OpId) -> Option<(&'static str, &'static str)> {
+    refused::refusal(op.target())
+}
+
 /// Lowers the call.
 pub(crate) fn lower<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     match BY_OP.get(&call.node.op) {
         Some(o) => (o.lower)(cx, call),
-        None => Err(match refused::refusal(call.node.op.target()) {
+        None => Err(match refusal(call.node.op) {
             Some((reason, remedy)) => Refusal::new(reason).remedy(remedy),
             None => Refusal::new(format!("no lowering for {}", call.node.op.target())),
         }),
