@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use etx_ir::graph::{Graph, NodeId};
+use etx_ir::op;
 use serde::Serialize;
 
 use crate::backend::{Delegate, Payload};
@@ -24,6 +25,10 @@ pub struct MethodReport {
     pub refused: Vec<RefusedNode>,
     /// How many instructions of each kind the delegates have, by name.
     pub instructions: BTreeMap<String, u64>,
+    /// Where random numbers are drawn, others at every call: `file:line` of the model's source, or the node where that is
+    /// unknown. Sampling from logits, which takes a seed, is not among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub random: Vec<String>,
 }
 
 /// A node that the backend does not run.
@@ -61,8 +66,23 @@ impl MethodReport {
             absorbed: division.absorbed.len(),
             refused: division.refused.iter().map(|(id, why)| RefusedNode::new(graph, *id, why)).collect(),
             instructions,
+            random: draws(graph),
         }
     }
+}
+
+/// The lines that draw random numbers, each once, in order.
+fn draws(graph: &Graph) -> Vec<String> {
+    let mut places: Vec<String> = Vec::new();
+    for (_, node) in graph.nodes() {
+        if node.op.is_random() && node.op != op!("mlx.sample.default") {
+            let place = node.source.as_ref().map_or_else(|| node.name.to_string(), ToString::to_string);
+            if places.last() != Some(&place) {
+                places.push(place);
+            }
+        }
+    }
+    places
 }
 
 impl RefusedNode {

@@ -12,6 +12,7 @@ import warnings
 import case
 import cases.audio
 import cases.caches
+import cases.chance
 import cases.dtypes
 import cases.layers
 import cases.models

@@ -226,6 +226,12 @@ impl Opts {
                 open.method, open.dim, open.input, open.symbol, self.max_size
             ));
         }
+        for method in &report.methods {
+            for place in &method.random {
+                let unless = "export the model in eval mode if that is for training only";
+                progress.done(format_args!("note: {}: {place} draws random numbers, others at every call; {unless}", method.method));
+            }
+        }
         for state in &report.separate_state {
             let (writers, readers) = (state.writers.join(", "), state.readers.join(", "));
             let rest = match state.readers.as_slice() {

@@ -386,3 +386,23 @@ fn sizes_without_an_upper_bound_are_planned_for_and_reported() {
         assert!(shown.contains(&format!("{size}]")), "{shown}");
     }
 }
+
+#[test]
+fn random_draws_are_reported_and_differ_at_every_run() {
+    const DROPS: &str = "etir 1
+method \"forward\" functional {
+  %x : f32[64, 64] = aten.full.default([64, 64], 1.0, dtype=f32)
+  %y : f32[64, 64] = aten.dropout.default(%x, 0.5, True)
+  %z : f32[64, 64] = aten.dropout.default(%y, 0.5, False)
+  return %z
+}
+";
+    let folder = Folder::new();
+    folder.write("drops.etir", DROPS);
+    folder.etx(["lower", "drops.etir", "-o", "a.pte", "--report", "r.json"]).good();
+    let report = json(fs::read(folder.path("r.json")).unwrap());
+    assert_eq!(report["methods"][0]["random"].as_array().map(Vec::len), Some(1), "{report}");
+    // The printed values are the first few of 4096.
+    let draw = || folder.etx(["run", "a.pte"]).good();
+    assert_ne!(draw(), draw());
+}

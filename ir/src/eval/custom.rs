@@ -34,7 +34,7 @@ fn attend_cache(c: &Call, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, 
     let (k, v) = (k.slice(2, 0, n, 1)?, v.slice(2, 0, n, 1)?);
     let causal = c.flag("is_causal");
     let mask = if causal { None } else { c.maybe_tensor("attn_mask")? };
-    attend(q, &k, &v, &Attention { mask, causal: causal.then_some(start as i64), scale: c.maybe_float("scale")? })
+    attend(q, &k, &v, &Attention { mask, causal: causal.then_some(start as i64), scale: c.maybe_float("scale")?, dropout: 0.0 })
 }
 
 pub(super) fn custom_sdpa(c: &Call) -> Results {
@@ -46,7 +46,7 @@ fn attend_llama(c: &Call, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, 
     match c.maybe_tensor("attn_mask")? {
         None => attend_cache(c, q, k, v),
         Some(_) if c.flag("is_causal") => Err(bad("a mask and is_causal")),
-        mask => attend(q, k, v, &Attention { mask, causal: None, scale: c.maybe_float("scale")? }),
+        mask => attend(q, k, v, &Attention { mask, causal: None, scale: c.maybe_float("scale")?, dropout: 0.0 }),
     }
 }
 
@@ -121,7 +121,7 @@ pub(super) fn update_and_attend(c: &Call) -> Results {
     let (keys, values) = (extended(old.map(|o| &o.0), &k)?, extended(old.map(|o| &o.1), &v)?);
     caches.insert(layer, (keys.clone(), values.clone()));
     let wide = if q.dtype() == DType::Float64 { q.dtype() } else { DType::Float32 };
-    let how = Attention { mask: None, causal: Some(start as i64), scale: Some(c.float("scale")?) };
+    let how = Attention { mask: None, causal: Some(start as i64), scale: Some(c.float("scale")?), dropout: 0.0 };
     one(attend(&q.cast(wide)?, &keys.cast(wide)?, &values.cast(wide)?, &how)?.cast(c.dtype("out_dtype").unwrap_or(q.dtype()))?)
 }
 

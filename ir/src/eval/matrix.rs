@@ -311,6 +311,8 @@ pub(super) struct Attention {
     /// Query `i` sees keys up to `i` and this offset.
     pub(super) causal: Option<i64>,
     pub(super) scale: Option<f64>,
+    /// How likely a weight falls away.
+    pub(super) dropout: f64,
 }
 
 /// Softmax of scaled products of queries and keys, times the values. Every head of keys serves the same number of heads of queries. A
@@ -353,15 +355,13 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Res
     // A row of nothing but -inf gives NaN, which stands for no weight at all.
     let blind = fold(&scores, &[last], true, DType::Bool, |s: &[f64]| s.iter().all(|x| *x == f64::NEG_INFINITY))?;
     let weights = super::pointwise::select(&blind, &super::call::Operand::Number(Number::Float(0.0)), &weights.into())?;
+    let weights = if how.dropout > 0.0 { super::random::thinned(&weights, how.dropout)? } else { weights };
     wide_product(&weights, &v.cast(weights.dtype())?)?.cast(d)
 }
 
 pub(super) fn attention(c: &Call) -> Results {
-    if c.float_or("dropout_p", 0.0)? > 0.0 {
-        return Err(bad("dropout draws random numbers"));
-    }
-    let causal = c.flag("is_causal").then_some(0);
-    let how = Attention { mask: c.maybe_tensor("attn_mask")?, causal, scale: c.maybe_float("scale")? };
+    let (causal, dropout) = (c.flag("is_causal").then_some(0), c.float_or("dropout_p", 0.0)?);
+    let how = Attention { mask: c.maybe_tensor("attn_mask")?, causal, scale: c.maybe_float("scale")?, dropout };
     one(attend(&c.tensor("query")?, &c.tensor("key")?, &c.tensor("value")?, &how)?)
 }
 

@@ -11,7 +11,8 @@
 //!   kernels. Where eager PyTorch runs an operator as several that each round (half-precision `logsumexp`, cubes of `bf16`),
 //!   so does this.
 //! * Halves are rounded by way of `f32`, in which torch's processor kernels compute with them.
-//! * Operators that draw random numbers are refused: there is no answer to compare with.
+//! * Random numbers follow torch's distributions; which come differs at every call. Dropout inside recurrent layers, and sampling from
+//!   logits that leave a choice, are refused.
 //!
 //! # What it knows
 //! One table (`table.rs`) names the rule of every operator; `add_` follows from `add`, `view_copy` from `view`, and the
@@ -56,6 +57,7 @@ mod norm;
 mod order;
 mod pointwise;
 mod quantised;
+mod random;
 mod recurrent;
 mod reduce;
 mod resample;

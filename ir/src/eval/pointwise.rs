@@ -219,21 +219,6 @@ pub(super) fn itself(c: &Call) -> Results {
     one(c.first()?)
 }
 
-/// Inference: dropout does nothing.
-pub(super) fn dropout(c: &Call) -> Results {
-    if c.flag("train") && c.float("p")? > 0.0 {
-        return Err(bad("dropout in training draws random numbers"));
-    }
-    one(c.first()?)
-}
-
-/// `native_dropout`: with the mask.
-pub(super) fn native_dropout(c: &Call) -> Results {
-    let t = dropout(c)?;
-    let mask = Tensor::full(DType::Bool, c.first()?.shape(), true)?;
-    Ok(t.into_iter().chain([super::Value::Tensor(mask)]).collect())
-}
-
 /// Picks elements of two operands, in their common type.
 pub(super) fn select(condition: &Tensor, a: &Operand, b: &Operand) -> Result<Tensor, Error> {
     let dtype = promoted(&[a.clone(), b.clone()])?;
@@ -443,7 +428,7 @@ pub(super) fn fake_quantize(c: &Call, channels: bool) -> Results {
     one(zip3(DType::Float64, [&t, &scale, &zero], step)?.cast(t.dtype())?)
 }
 
-/// Random in training only.
+/// Random in training only, where it has no answer to compare with.
 pub(super) fn rrelu(c: &Call) -> Results {
     if c.flag("training") {
         return super::create::random(c);

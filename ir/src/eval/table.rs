@@ -12,8 +12,8 @@ use super::functions as f;
 use super::recurrent::Kind;
 use super::resample::Method;
 use super::{
-    create, custom, higher, indexing, joins, losses, matrix, norm, order, pointwise as each, quantised, recurrent, reduce, resample,
-    scalars, signal, views, windows,
+    create, custom, higher, indexing, joins, losses, matrix, norm, order, pointwise as each, quantised, random, recurrent, reduce,
+    resample, scalars, signal, views, windows,
 };
 use crate::DType;
 use crate::op::{OpId, families};
@@ -28,8 +28,6 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     ),
     (each::copy, "clone lift_fresh_copy prims.clone.default dim_order_ops._clone_dim_order.default llama.fallback.default"),
     (each::contiguous, "contiguous"),
-    (each::dropout, "dropout alpha_dropout feature_dropout feature_alpha_dropout"),
-    (each::native_dropout, "native_dropout"),
     // Functions of each element.
     (|c| each::float(c, f64::acos), "acos"),
     (|c| each::float(c, f64::acosh), "acosh"),
@@ -577,13 +575,25 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (higher::auto_functionalized, "=higher_order.auto_functionalized_v2"),
     (higher::auto_functionalized_by_name, "=higher_order.auto_functionalized"),
     (higher::with_effects, "=higher_order.with_effects"),
-    // What has no answer to compare with.
+    // Random numbers.
+    (random::rand, "rand rand.generator rand_like rand_like.generator"),
+    (random::randn, "randn randn.generator randn_like randn_like.generator"),
     (
-        create::random,
-        "rand rand.generator randn randn.generator randint randint.low randint.generator randint.low_generator rand_like randn_like randint_like \
-         randint_like.low_dtype randperm randperm.generator bernoulli bernoulli.p multinomial normal.float_float normal_functional poisson \
-         exponential uniform",
+        random::randint,
+        "randint randint.low randint.generator randint.low_generator randint_like randint_like.low_dtype random.from random.to",
     ),
+    (random::randperm, "randperm randperm.generator"),
+    (random::normal, "normal_functional normal.Tensor_Tensor normal.Tensor_float normal.float_Tensor normal.float_float"),
+    (random::log_normal, "log_normal"),
+    (random::between, "uniform"),
+    (random::exponential, "exponential"),
+    (random::geometric, "geometric"),
+    (random::cauchy, "cauchy"),
+    (random::bernoulli, "bernoulli bernoulli.p bernoulli.Tensor"),
+    (random::multinomial, "multinomial"),
+    (random::dropout, "dropout feature_dropout"),
+    (random::alpha_dropout, "alpha_dropout feature_alpha_dropout"),
+    (random::native_dropout, "native_dropout"),
 ];
 
 /// How an operator is evaluated.

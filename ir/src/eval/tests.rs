@@ -119,7 +119,7 @@ fn errors_name_the_node_and_what_is_wrong() {
     assert_eq!(text, "n (aten.reshape.default): any size would do for -1 in [-1, 0], for there are no elements");
     let (_, text) = run("aten.relu.default", &|x| vec![x], &[3]);
     assert_eq!(text, "n (aten.relu.default): result v: is f32[2], the program says f32[3]");
-    let (kind, _) = run("aten.rand_like.default", &|x| vec![x], &[2]);
+    let (kind, _) = run("aten.rrelu.default", &|x| vec![x, 0.125.into(), 0.25.into(), true.into()], &[2]);
     assert_eq!(kind, ErrorKind::Unsupported);
 }
 

@@ -42,12 +42,9 @@ pub(super) fn log_softmax(site: &mut Site<'_>) -> Result {
 
 /// `softmax(q @ kᵀ * scale + mask) @ v`, rows without a single key zero. Source: the reference implementation in the
 /// documentation of torch.nn.functional.scaled_dot_product_attention; half types in `f32`, as torch's math path does.
-///
-/// Not with dropout, which would be random.
+/// Dropout falls on the weights.
 pub(super) fn attention(site: &mut Site<'_>) -> Result {
-    if site.arg("dropout_p").as_float() != Some(0.0) {
-        return Ok(None);
-    }
+    let Some(dropout) = site.arg("dropout_p").as_float() else { return Ok(None) };
     let causal = site.arg("is_causal").as_bool() == Some(true);
     let (mask, scale) = (site.arg("attn_mask").clone(), site.arg("scale").as_float());
     let mut p = Pen(site);
@@ -99,6 +96,9 @@ pub(super) fn attention(site: &mut Site<'_>) -> Result {
         let nothing = p.eq(&scores, f64::NEG_INFINITY)?;
         let all = p.reduce(op!("aten.all.dims"), &nothing, &[p.ty(&scores)?.rank() - 1], true)?;
         weights = p.select(&all, 0.0, &weights)?;
+    }
+    if dropout != 0.0 {
+        weights = p.call(op!("aten.dropout.default"), vec![weights, Arg::Float(dropout), Arg::Bool(true)])?;
     }
     let y = p.matmul(&weights, &v)?;
     p.done(y)

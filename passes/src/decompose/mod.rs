@@ -20,6 +20,7 @@ mod pen;
 mod pointwise;
 mod products;
 mod quantise;
+mod random;
 mod reduce;
 mod shape;
 mod special;

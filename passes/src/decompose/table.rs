@@ -5,7 +5,7 @@ use etx_ir::op::OpId;
 
 use super::{
     Formula, activation, arrange, attention, cache, complex, diagonal, fourier, image, index, lengths, linear, lookup, loss, norm, order,
-    pointwise, products, quantise, reduce, shape, special, spectral, turbo,
+    pointwise, products, quantise, random, reduce, shape, special, spectral, turbo,
 };
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
@@ -124,6 +124,43 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("mlx.tq_norm.default")], turbo::norm),
     (&[op!("mlx.tq4_compress.default")], turbo::compress),
     (&[op!("mlx.tq_dequant.default")], turbo::decompress),
+    // Random numbers.
+    (&[op!("aten.rand.generator"), op!("aten.rand_like.default"), op!("aten.rand_like.generator")], random::rand),
+    (
+        &[op!("aten.randn.default"), op!("aten.randn.generator"), op!("aten.randn_like.default"), op!("aten.randn_like.generator")],
+        random::randn,
+    ),
+    (
+        &[
+            op!("aten.normal_functional.default"),
+            op!("aten.normal.Tensor_Tensor"),
+            op!("aten.normal.Tensor_float"),
+            op!("aten.normal.float_Tensor"),
+            op!("aten.normal.float_float"),
+        ],
+        random::normal,
+    ),
+    (&[op!("aten.log_normal.default")], random::log_normal),
+    (&[op!("aten.uniform.default")], random::between),
+    (&[op!("aten.exponential.default")], random::exponential),
+    (&[op!("aten.geometric.default")], random::geometric),
+    (&[op!("aten.cauchy.default")], random::cauchy),
+    (&[op!("aten.bernoulli.default"), op!("aten.bernoulli.p"), op!("aten.bernoulli.Tensor")], random::bernoulli),
+    (
+        &[
+            op!("aten.randint.default"),
+            op!("aten.randint.low"),
+            op!("aten.randint_like.default"),
+            op!("aten.randint_like.low_dtype"),
+            op!("aten.random.from"),
+            op!("aten.random.to"),
+        ],
+        random::randint,
+    ),
+    (&[op!("aten.randperm.default")], random::randperm),
+    (&[op!("aten.multinomial.default")], random::multinomial),
+    (&[op!("aten.dropout.default"), op!("aten.feature_dropout.default"), op!("aten.native_dropout.default")], random::dropout),
+    (&[op!("aten.alpha_dropout.default"), op!("aten.feature_alpha_dropout.default")], random::alpha_dropout),
     // Caches of ExecuTorch's exporters.
     (&[op!("llama.update_cache.default_functional")], cache::update),
     (&[op!("llama.update_cache_with_indices.default_functional")], cache::update_at),

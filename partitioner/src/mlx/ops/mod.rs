@@ -10,6 +10,7 @@ mod moe;
 mod norm;
 mod pool;
 mod quant;
+mod random;
 mod recurrent;
 mod reduce;
 mod refused;
@@ -79,6 +80,7 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         quant::OPERATORS,
         moe::OPERATORS,
         sample::OPERATORS,
+        random::OPERATORS,
         recurrent::OPERATORS,
         spectral::OPERATORS,
         attention::OPERATORS,

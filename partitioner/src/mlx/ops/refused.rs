@@ -31,13 +31,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "compute it before export if it is one of weights, or leave it to the program around",
     ),
     (
-        "rand rand.generator rand_like randn randn.generator randn_like randint randint.low randint_like randint_like.low_dtype randperm \
-         bernoulli bernoulli.p bernoulli.Tensor multinomial normal.Tensor_float normal.float_Tensor normal.Tensor_Tensor normal.float_float \
-         normal_functional uniform exponential poisson binomial cauchy geometric log_normal",
-        "random numbers would not be torch's",
-        "make them an input of the program",
+        "binomial poisson _standard_gamma _sample_dirichlet",
+        "how many draws it takes depends on what is drawn",
+        "make the numbers an input of the program",
     ),
-    ("dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout", "it drops at random", "export the model in eval mode"),
     ("fractional_max_pool2d fractional_max_pool3d", "its windows are drawn at random", "use max_pool or adaptive_max_pool"),
     (
         "_ctc_loss ctc_loss.Tensor ctc_loss.IntList",
@@ -87,7 +84,7 @@ mod tests {
         assert!(
             refusal("aten.nonzero.default").is_some_and(|(why, what)| why.contains("depends on values") && what.contains("torch.where"))
         );
-        assert!(refusal("aten.randint.low").is_some() && refusal("_operator.pow").is_some());
+        assert!(refusal("aten.histogram.bins_tensor").is_some() && refusal("_operator.pow").is_some());
         assert!(refusal("aten.add.Tensor").is_none());
     }
 }
