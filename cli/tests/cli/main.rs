@@ -5,6 +5,7 @@ mod bad_input;
 #[cfg(feature = "generate")]
 mod generate;
 mod quantize;
+mod sizes;
 mod snapshots;
 mod support;
 mod verbs;

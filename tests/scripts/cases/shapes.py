@@ -1,4 +1,6 @@
 """Odd shapes: no elements, rank 0, negative axes, broadcasting, sizes known only when the program runs."""
+import math
+
 import torch
 from torch.export import Dim
 from torch.nn import functional as F
@@ -97,3 +99,22 @@ def conditions_on_sizes(self, x):
     n = x.shape[0]
     long = torch.cond(n > 5, lambda x: x + 1, lambda x: x * 2, (x,))
     return long, torch.cond(n % 2 == 0, lambda x: x.sum(0), lambda x: x.amax(0), (long,))
+
+
+@case(steps=lambda: [call(torch.randn(n, 4)) for n in (6, 9, 4, 12)], dynamic=lambda: ({0: Dim("n", min=3, max=16)},), functional=True, rtol=1e-5, atol=1e-6,
+      reference_wrong="it leaves arithmetic on floats outside the delegate")
+def numbers_made_of_sizes(self, x):
+    """Floats that are computed from a size: quotients, roots, powers; sizes rounded from them; the larger and the smaller of two."""
+    n = x.shape[0]
+    half, long, short, third, tenths = n // 2, max(n, 8), torch.sym_min(n, 5), torch.sym_int(n / 3), torch.sym_int(n * 0.7)
+    return (x * (n / 7), x / torch.sym_sqrt(n), x * n ** -0.5, x + n ** 0.25, x - 1.0 / n, (x * (n * 0.5 + 1)).to(torch.bfloat16) * (n / 4), x.long() * (n / 2),
+            x.new_zeros(long, 2) + long, x.new_ones(short), x.new_ones(third + 1), x.new_ones(tenths) * tenths, x.new_ones(n * n), x.clamp(max=half / 4),
+            torch.full((2,), n / 8), x.new_ones(torch.sym_int(n * 1.5)), x.new_ones(torch.sym_max(n, 8) - torch.sym_min(n, 7) + 2))
+
+
+@case(steps=lambda: [call(torch.tensor(2.5), torch.tensor([3]), torch.randn(3)), call(torch.tensor(-1.25), torch.tensor([2]), torch.randn(3))], rtol=1e-5, atol=1e-6,
+      reference_wrong="it leaves floats taken out of tensors outside the delegate")
+def numbers_taken_out(self, f, i, x):
+    """A float and an integer taken out of tensors, and arithmetic on them."""
+    a, b = f.item(), i.item()
+    return (x * a, x + a * 2 - 0.5, (x * 10).long() * a, x * b, x.to(torch.float16) / (a + 4), torch.full((2,), b), torch.full((2, 2), a), x - a / 3)

@@ -1,10 +1,15 @@
 //! Integers of a lowering: numbers where they are known, slots that hold them when the program runs where not.
 
+use std::collections::BTreeSet;
+
+use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_ir::mlx::{Instr, IntOrVid, Vid};
-use etx_ir::sym::{Dim, Expr, Func, Symbol};
+use etx_ir::mlx::{Instr, IntOrVid, Tid, Vid};
+use etx_ir::sym::{Dim, Expr, Func, Num, Symbol};
+use etx_ir::weights::TensorData;
 
 use super::super::call::{Call, Res};
+use super::super::consts::element;
 use super::Cx;
 use crate::backend::Refusal;
 
@@ -44,18 +49,172 @@ impl<'a> Cx<'a> {
             Expr::Call(Func::Product, args) => self.fold_ints(args, |a, b, out| Instr::MultiplyInt { a, b, out }),
             Expr::Call(Func::FloorDiv, args) => self.fold_ints(args, |a, b, out| Instr::FloorDivideInt { a, b, out }),
             Expr::Call(Func::Mod, args) => self.fold_ints(args, |a, b, out| Instr::ModInt { a, b, out }),
-            Expr::Call(Func::TruncToInt, args) => match multiple(args) {
-                Some((p, q, n)) if self.method.ranges.bounds(n).min.is_some_and(|n| n >= 0) => {
-                    let a = self.int(n)?;
-                    let (whole, out) = (self.fresh_value(), self.fresh_value());
-                    self.push(Instr::MultiplyInt { a, b: p.into(), out: whole });
-                    self.push(Instr::FloorDivideInt { a: whole.into(), b: q.into(), out });
-                    Ok(out.into())
-                }
-                _ => Err(Refusal::new(format!("MLX cannot compute the size {e}"))),
+            Expr::Call(func, args) => match self.function(*func, args)? {
+                Some(known) => Ok(known),
+                None => self.by_table(e),
             },
-            _ => Err(Refusal::new(format!("MLX cannot compute the size {e}"))),
+            Expr::Bool(b) => Ok(i64::from(*b).into()),
+            Expr::Int(_) | Expr::Float(_) => self.by_table(e),
         }
+    }
+
+    /// Functions that the five instructions for integers make up; a condition is 0 or 1.
+    fn function(&mut self, func: Func, args: &[Expr]) -> Res<Option<IntOrVid>> {
+        let done = match (func, args) {
+            (Func::Max | Func::Min, [first, rest @ ..]) => {
+                let mut best = self.int(first)?;
+                for e in rest {
+                    let other = self.int(e)?;
+                    let more = self.minus(other, best);
+                    let by = if func == Func::Max { more } else { self.times(more, -1) };
+                    let better = self.positive(by);
+                    let step = self.multiplied(more, better);
+                    best = self.plus(best, step);
+                }
+                best
+            }
+            (Func::Abs, [x]) => {
+                let x = self.int(x)?;
+                let sign = self.positive(x);
+                let (twice, less) = (self.times(sign, 2), IntOrVid::Int(1));
+                let sign = self.minus(twice, less);
+                self.multiplied(x, sign)
+            }
+            (Func::CeilDiv, [a, b]) => {
+                let (a, b) = (self.int(a)?, self.int(b)?);
+                self.ceiling(a, b)
+            }
+            (Func::ModularIndexing, [a, b, m]) => {
+                let (a, b, m) = (self.int(a)?, self.int(b)?, self.int(m)?);
+                let a = self.emit_int(|out| Instr::FloorDivideInt { a, b, out });
+                self.emit_int(|out| Instr::ModInt { a, b: m, out })
+            }
+            (Func::Pow, [x, Expr::Int(n @ 1..=8)]) => {
+                let x = self.int(x)?;
+                (1..*n).fold(x, |product, _| self.multiplied(product, x))
+            }
+            (Func::Where, [c, yes, no]) => {
+                let (c, yes, no) = (self.int(c)?, self.int(yes)?, self.int(no)?);
+                let more = self.minus(yes, no);
+                let step = self.multiplied(more, c);
+                self.plus(no, step)
+            }
+            (Func::Lt, [a, b]) => self.less(a, b, 0)?,
+            (Func::Le, [a, b]) => self.less(a, b, 1)?,
+            (Func::Eq | Func::Ne, [a, b]) => {
+                let (up, down) = (self.less(a, b, 0)?, self.less(b, a, 0)?);
+                let differ = self.plus(up, down);
+                if func == Func::Ne { differ } else { self.negated(differ) }
+            }
+            (Func::Not, [x]) => {
+                let x = self.int(x)?;
+                self.negated(x)
+            }
+            (Func::Or, [first, rest @ ..]) => {
+                let mut any = self.int(first)?;
+                for e in rest {
+                    let other = self.int(e)?;
+                    let (either, both) = (self.plus(any, other), self.multiplied(any, other));
+                    any = self.minus(either, both);
+                }
+                any
+            }
+            (Func::And, all) => self.fold_ints(all, |a, b, out| Instr::MultiplyInt { a, b, out })?,
+            (Func::TruncToInt | Func::FloorToInt | Func::CeilToInt, [x]) => {
+                let Some((p, q, n)) = multiple(x) else { return Ok(None) };
+                if func == Func::TruncToInt && self.method.ranges.bounds(n).min.is_none_or(|n| n < 0) {
+                    return Ok(None);
+                }
+                let n = self.int(n)?;
+                let (a, b) = (self.times(n, p), IntOrVid::Int(q));
+                if func == Func::CeilToInt { self.ceiling(a, b) } else { self.emit_int(|out| Instr::FloorDivideInt { a, b, out }) }
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(done))
+    }
+
+    fn emit_int(&mut self, make: impl FnOnce(Vid) -> Instr) -> IntOrVid {
+        let out = self.fresh_value();
+        self.push(make(out));
+        out.into()
+    }
+
+    fn plus(&mut self, a: IntOrVid, b: IntOrVid) -> IntOrVid {
+        self.emit_int(|out| Instr::AddInt { a, b, out })
+    }
+
+    fn minus(&mut self, a: IntOrVid, b: IntOrVid) -> IntOrVid {
+        self.emit_int(|out| Instr::SubtractInt { a, b, out })
+    }
+
+    fn multiplied(&mut self, a: IntOrVid, b: IntOrVid) -> IntOrVid {
+        self.emit_int(|out| Instr::MultiplyInt { a, b, out })
+    }
+
+    fn times(&mut self, a: IntOrVid, n: i64) -> IntOrVid {
+        if n == 1 { a } else { self.multiplied(a, IntOrVid::Int(n)) }
+    }
+
+    /// `1 - x`.
+    fn negated(&mut self, x: IntOrVid) -> IntOrVid {
+        self.minus(IntOrVid::Int(1), x)
+    }
+
+    /// `a / b`, rounded up.
+    fn ceiling(&mut self, a: IntOrVid, b: IntOrVid) -> IntOrVid {
+        let down = self.times(a, -1);
+        let down = self.emit_int(|out| Instr::FloorDivideInt { a: down, b, out });
+        self.times(down, -1)
+    }
+
+    /// 1 where it is above 0, else 0: no size is beyond 2^30, so that its negative over that, rounded down, is -1 or 0.
+    fn positive(&mut self, x: IntOrVid) -> IntOrVid {
+        self.ceiling(x, IntOrVid::Int(1 << 30))
+    }
+
+    /// `a < b + more`, as 0 or 1.
+    fn less(&mut self, a: &Expr, b: &Expr, more: i64) -> Res<IntOrVid> {
+        let (a, b) = (self.int(a)?, self.int(b)?);
+        let gap = self.minus(b, a);
+        let gap = if more == 0 { gap } else { self.plus(gap, IntOrVid::Int(more)) };
+        Ok(self.positive(gap))
+    }
+
+    /// What no instructions compute, of one symbol with few values: looked up among its values.
+    fn by_table(&mut self, e: &Expr) -> Res<IntOrVid> {
+        let (table, at) = self.table(e, DType::Int64)?;
+        let entry = self.temp(|out| Instr::Take { x: table, out, index: at.into(), axis: 0 });
+        self.item(entry).map(IntOrVid::Vid)
+    }
+
+    /// The values of an expression of one symbol, from its least to its greatest value, and which of them it is now.
+    pub(super) fn table(&mut self, e: &Expr, dtype: DType) -> Res<(Tid, Vid)> {
+        const MOST: i64 = 1 << 16;
+        let mut symbols = BTreeSet::new();
+        e.visit_symbols(&mut |s| symbols.extend([s.clone()]));
+        let refuse = || Refusal::new(format!("MLX cannot compute the size {e}"));
+        let [symbol] = symbols.iter().collect::<Vec<_>>()[..] else { return Err(refuse()) };
+        let n = Expr::Sym(symbol.clone());
+        let bounds = self.method.ranges.bounds(&n);
+        let (Some(low), Some(high)) =
+            (bounds.min, bounds.max.filter(|&high| bounds.min.is_some_and(|low| high < low.saturating_add(MOST))))
+        else {
+            return Err(refuse().remedy(format!("give {symbol} an upper bound in dynamic_shapes, so that its values can be listed")));
+        };
+        let value = |n: i64| match e.eval(&|s| (s == symbol).then_some(n))? {
+            Num::Int(n) => element(n as f64, dtype),
+            Num::Float(x) => element(x, dtype).filter(|_| dtype.is_float()),
+            Num::Bool(b) => element(f64::from(u8::from(b)), dtype),
+        };
+        let values: Option<Vec<Vec<u8>>> = (low..=high).map(value).collect();
+        let bytes = values.ok_or_else(refuse)?.concat();
+        let data = TensorData::inline(dtype, vec![(high - low + 1) as u64], bytes).map_err(|e| Refusal::new(e.to_string()))?;
+        let table = self.constant(&format!("_values_of_{e}"), data)?;
+        let now = self.int(&n)?;
+        let at = self.fresh_value();
+        self.push(Instr::SubtractInt { a: now, b: IntOrVid::Int(low), out: at });
+        Ok((table, at))
     }
 
     fn fold_ints(&mut self, args: &[Expr], make: fn(IntOrVid, IntOrVid, Vid) -> Instr) -> Res<IntOrVid> {
@@ -140,18 +299,32 @@ impl<'a> Cx<'a> {
     }
 }
 
-/// `(p, q, n)` where the argument is `p/q` times the integer `n` as a float, and no digit is lost: what interpolation by a factor of
-/// halves and quarters makes of a size.
-fn multiple(args: &[Expr]) -> Option<(i64, i64, &Expr)> {
-    let [Expr::Mul(factors)] = args else { return None };
-    let (bits, n) = match &factors[..] {
-        [Expr::Float(c), Expr::Call(Func::ToFloat, n)] | [Expr::Call(Func::ToFloat, n), Expr::Float(c)] => (*c, n.first()?),
-        _ => return None,
+/// `(p, q, n)` where the float is `p/q` times the integer `n` and rounding to whole numbers gives what exact numbers give: `n`
+/// times halves, quarters and so on, of which no digit is lost, and `n` over an integer, which rounding never brings to the next one.
+fn multiple(x: &Expr) -> Option<(i64, i64, &Expr)> {
+    let whole = |e: &'_ Expr| match e {
+        Expr::Int(n) => Some(*n),
+        Expr::Float(bits) => Some(f64::from_bits(*bits)).filter(|x| x.fract() == 0.0 && x.abs() < 1024.0).map(|x| x as i64),
+        _ => None,
     };
-    let c = f64::from_bits(bits);
-    let q = [1i64, 2, 4, 8, 16].into_iter().find(|&q| (c * q as f64).fract() == 0.0)?;
-    let p = c * q as f64;
-    (0.0..1024.0).contains(&p).then_some((p as i64, q, n))
+    match x {
+        Expr::Call(Func::TrueDiv, args) => match &args[..] {
+            [Expr::Call(Func::ToFloat, n), k] => Some((1, whole(k).filter(|&k| k > 0)?, n.first()?)),
+            [n, k] => Some((1, whole(k).filter(|&k| k > 0)?, n)),
+            _ => None,
+        },
+        Expr::Mul(factors) => {
+            let (bits, n) = match &factors[..] {
+                [Expr::Float(c), Expr::Call(Func::ToFloat, n)] | [Expr::Call(Func::ToFloat, n), Expr::Float(c)] => (*c, n.first()?),
+                _ => return None,
+            };
+            let c = f64::from_bits(bits);
+            let q = [1i64, 2, 4, 8, 16].into_iter().find(|&q| (c * q as f64).fract() == 0.0)?;
+            let p = c * q as f64;
+            (0.0..1024.0).contains(&p).then_some((p as i64, q, n))
+        }
+        _ => None,
+    }
 }
 
 /// `(a, b)` where `e` is `a*s + b` with numbers `a` and `b`.

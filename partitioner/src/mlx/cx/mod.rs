@@ -3,6 +3,7 @@
 //! Slots are written once and numbered as they come; [`super::slots`] renumbers them at the end, when it is known how long
 //! each lives. The exceptions are mutable buffers, which are updated in place where no one needs the old contents.
 
+mod floats;
 mod ints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -82,7 +83,7 @@ pub(crate) struct Cx<'a> {
     sizes: HashMap<Expr, (ValueId, usize)>,
     /// What the integers in `known` were read off.
     known_from: HashMap<Expr, Vec<ValueId>>,
-    /// The integer values that stand for a symbol: inputs, and what is taken out of a tensor.
+    /// The numbers that stand for a symbol: inputs, and what is taken out of a tensor.
     symbols: HashMap<Symbol, ValueId>,
     /// Integers that the caller passes, as they are met.
     pub(crate) int_inputs: Vec<(ValueId, Vid)>,
@@ -716,7 +717,7 @@ fn symbol_values(graph: &Graph) -> HashMap<Symbol, ValueId> {
     let mut symbols = HashMap::new();
     let taken_out = graph.nodes().filter(|(_, n)| super::ops::takes_out(n.op)).flat_map(|(_, n)| n.outputs.iter());
     for &v in graph.inputs().iter().chain(taken_out) {
-        if let Type::Int(Expr::Sym(s)) = graph.ty(v) {
+        if let Type::Int(Expr::Sym(s)) | Type::Float(Expr::Sym(s)) = graph.ty(v) {
             symbols.entry(s.clone()).or_insert(v);
         }
     }

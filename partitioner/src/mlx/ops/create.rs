@@ -46,7 +46,12 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
                 IntOrVid::Int(n) => (n as f64).into(),
                 IntOrVid::Vid(v) => v.into(),
             },
-            _ => return Err(Refusal::new("the fill value must be a number or a symbolic integer")),
+            Type::Float(_) => {
+                let x = super::elementwise::as_type(cx, &call, value, to.dtype)?;
+                let shape = cx.dims(&to.shape)?;
+                return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape });
+            }
+            _ => return Err(Refusal::new("the fill value must be a number")),
         },
         _ => number.ok_or_else(|| Refusal::new("the fill value must be a number"))?.into(),
     };

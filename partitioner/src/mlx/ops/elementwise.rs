@@ -209,7 +209,11 @@ fn value_as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId, t: DType) -> 
             };
             Ok(cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type: t }))
         }
-        _ => Err(Refusal::new(format!("%{} is neither a tensor nor an integer", call.graph.value(v).name))),
+        Type::Float(e) => {
+            let x = cx.float(e)?;
+            cx.cast(x, t)
+        }
+        _ => Err(Refusal::new(format!("%{} is neither a tensor nor a number", call.graph.value(v).name))),
     }
 }
 
