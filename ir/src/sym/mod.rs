@@ -114,8 +114,40 @@ funcs! {
     CeilToInt "CeilToInt";
     /// Float to the nearest integer, halves to even.
     RoundToInt "RoundToInt";
+    /// Float to a whole float, towards zero.
+    TruncToFloat "TruncToFloat";
+    /// Rounded to so many decimals.
+    RoundDecimal "RoundDecimal";
+    /// 1 if sizes, then as many strides, are those of elements without gap or overlap, else 0.
+    Dense "IsNonOverlappingAndDenseIndicator";
     /// Square root.
     Sqrt "OpaqueUnaryFn_sqrt";
+    /// Sine.
+    Sin "OpaqueUnaryFn_sin";
+    /// Cosine.
+    Cos "OpaqueUnaryFn_cos";
+    /// Tangent.
+    Tan "OpaqueUnaryFn_tan";
+    /// Hyperbolic sine.
+    Sinh "OpaqueUnaryFn_sinh";
+    /// Hyperbolic cosine.
+    Cosh "OpaqueUnaryFn_cosh";
+    /// Hyperbolic tangent.
+    Tanh "OpaqueUnaryFn_tanh";
+    /// Inverse sine.
+    Asin "OpaqueUnaryFn_asin";
+    /// Inverse cosine.
+    Acos "OpaqueUnaryFn_acos";
+    /// Inverse tangent.
+    Atan "OpaqueUnaryFn_atan";
+    /// Inverse hyperbolic sine.
+    Asinh "OpaqueUnaryFn_asinh";
+    /// Natural exponential.
+    Exp "OpaqueUnaryFn_exp";
+    /// Natural logarithm.
+    Log "OpaqueUnaryFn_log";
+    /// Logarithm to the base 2.
+    Log2 "OpaqueUnaryFn_log2";
     /// Bitwise and.
     BitAnd "BitwiseFn_bitwise_and";
     /// Bitwise or.
@@ -557,7 +589,11 @@ impl Func {
             (Func::FloorDiv, [a, b]) => Float((a.float() / b.float()).floor()),
             (Func::CeilDiv, [Int(a), Int(b)]) => Int(a.checked_neg()?.checked_div_euclid_floor(*b)?.checked_neg()?),
             (Func::Mod, [Int(a), Int(b)]) => Int(a - a.checked_div_euclid_floor(*b)?.checked_mul(*b)?),
-            (Func::Pow, [Int(a), Int(b)]) => Int(a.checked_pow(u32::try_from(*b).ok()?)?),
+            (Func::Mod, [a, b]) => {
+                let (a, b) = (a.float(), b.float());
+                Float(a - (a / b).floor() * b)
+            }
+            (Func::Pow, [Int(a), Int(b @ 0..)]) => Int(a.checked_pow(u32::try_from(*b).ok()?)?),
             (Func::Pow | Func::FloatPow, [a, b]) => Float(a.float().powf(b.float())),
             (Func::Max, [Int(a), rest @ ..]) => {
                 Int(rest.iter().try_fold(*a, |m, b| if let Int(b) = b { Some(m.max(*b)) } else { None })?)
@@ -586,13 +622,48 @@ impl Func {
             (Func::FloorToInt, [a]) => to_int(a.float().floor())?,
             (Func::CeilToInt, [a]) => to_int(a.float().ceil())?,
             (Func::RoundToInt, [a]) => to_int(a.float().round_ties_even())?,
+            (Func::TruncToFloat, [a]) => Float(a.float().trunc()),
+            (Func::RoundDecimal, [a, Int(n)]) => {
+                let scale = 10f64.powi(i32::try_from(*n).ok()?);
+                Float((a.float() * scale).round_ties_even() / scale)
+            }
+            (Func::Dense, _) => Int(dense(args)?),
             (Func::Sqrt, [a]) => Float(a.float().sqrt()),
+            (Func::Sin, [a]) => Float(a.float().sin()),
+            (Func::Cos, [a]) => Float(a.float().cos()),
+            (Func::Tan, [a]) => Float(a.float().tan()),
+            (Func::Sinh, [a]) => Float(a.float().sinh()),
+            (Func::Cosh, [a]) => Float(a.float().cosh()),
+            (Func::Tanh, [a]) => Float(a.float().tanh()),
+            (Func::Asin, [a]) => Float(a.float().asin()),
+            (Func::Acos, [a]) => Float(a.float().acos()),
+            (Func::Atan, [a]) => Float(a.float().atan()),
+            (Func::Asinh, [a]) => Float(a.float().asinh()),
+            (Func::Exp, [a]) => Float(a.float().exp()),
+            (Func::Log, [a]) => Float(a.float().ln()),
+            (Func::Log2, [a]) => Float(a.float().log2()),
             (Func::BitAnd, [Int(a), Int(b)]) => Int(a & b),
             (Func::BitOr, [Int(a), Int(b)]) => Int(a | b),
             (Func::BitXor, [Int(a), Int(b)]) => Int(a ^ b),
             _ => return None,
         })
     }
+}
+
+/// Whether sizes, then as many strides, leave no gap and no overlap.
+fn dense(args: &[Num]) -> Option<i64> {
+    let numbers: Vec<i64> = args.iter().map(|n| if let Num::Int(n) = n { Some(*n) } else { None }).collect::<Option<_>>()?;
+    let (sizes, strides) = numbers.split_at_checked(numbers.len() / 2).filter(|(a, b)| a.len() == b.len())?;
+    let mut axes: Vec<(i64, i64)> = strides.iter().copied().zip(sizes.iter().copied()).filter(|&(_, size)| size > 1).collect();
+    axes.sort_unstable();
+    let mut expected = Some(1i64);
+    for (stride, size) in axes {
+        if expected != Some(stride) {
+            return Some(0);
+        }
+        expected = stride.checked_mul(size);
+    }
+    Some(1)
 }
 
 impl fmt::Display for Expr {

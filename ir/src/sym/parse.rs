@@ -13,7 +13,7 @@ const MAX_SIZE: usize = 4096;
 
 /// Names that stand for something else when they stand alone.
 pub(super) fn is_reserved(name: &str) -> bool {
-    matches!(name, "true" | "True" | "false" | "False" | "inf" | "NaN")
+    matches!(name, "true" | "True" | "false" | "False" | "inf" | "NaN" | "oo" | "int_oo")
 }
 
 /// Calls in calls.
@@ -215,6 +215,8 @@ impl<'a> Parser<'a> {
                 "false" | "False" => Ok(Expr::Bool(false)),
                 "inf" => Ok(Expr::Float(f64::INFINITY.to_bits())),
                 "NaN" => Ok(Expr::Float(f64::NAN.to_bits())),
+                // Sympy's infinity, and torch's infinite integer.
+                "oo" | "int_oo" => Ok(Expr::Float(f64::INFINITY.to_bits())),
                 _ => Symbol::new(name).map(Expr::Sym).ok_or_else(|| self.wrong("not a symbol")),
             };
         }
@@ -285,6 +287,26 @@ impl<'a> Parser<'a> {
                 [a, Expr::Int(n @ 0..=62)] => a.floor_div(&Expr::Int(1 << n)),
                 _ => return Err(self.wrong("shift by an amount that is no small number")),
             },
+            // Sympy's selection: pairs of a value and when it counts, the last one always.
+            "ExprCondPair" => {
+                arity(2)?;
+                args.swap(0, 1);
+                args.push(Expr::float(f64::NAN));
+                Expr::Call(Func::Where, args.into())
+            }
+            "Piecewise" => {
+                let mut chosen = None;
+                for pair in args.into_iter().rev() {
+                    let Expr::Call(Func::Where, parts) = &pair else { return Err(self.wrong("Piecewise takes pairs")) };
+                    let [condition, value, _] = &parts[..] else { return Err(self.wrong("Piecewise takes pairs")) };
+                    chosen = Some(match (chosen, condition) {
+                        (_, Expr::Bool(true)) => value.clone(),
+                        (Some(other), _) => Expr::call(Func::Where, vec![condition.clone(), value.clone(), other]),
+                        (None, _) => return Err(self.wrong("the last pair of Piecewise does not hold always")),
+                    });
+                }
+                chosen.ok_or_else(|| self.wrong("Piecewise of nothing"))?
+            }
             "Min" | "Max" if args.is_empty() => return Err(self.wrong("extremum of nothing")),
             _ => match Func::from_name(name) {
                 Some(func) => Expr::call(func, args),

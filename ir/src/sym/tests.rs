@@ -30,6 +30,92 @@ fn srepr_of_sympy_is_read() {
 }
 
 #[test]
+fn every_function_of_the_schema_is_read_and_computed() {
+    let at = |s: &Symbol| match s.name() {
+        "s0" => Some(7),
+        "u0" => Some(-7),
+        _ => None,
+    };
+    let (s0, u0) = ("Symbol('s0', positive=True, integer=True)", "Symbol('u0', integer=True)");
+    let whole = |text: &str| text.replace('@', s0).replace('$', u0).replace('#', "Integer");
+    let value = |text: &str| e(&whole(text)).eval(&at);
+    for (text, expected) in [
+        ("Add(@, #(-3), $)", -3),
+        ("Mul(#(-1), @, #(2))", -14),
+        ("Pow($, #(3))", -343),
+        ("PowByNatural($, #(2))", 49),
+        ("FloorDiv($, #(2))", -4),
+        ("CleanDiv(Mul(#(2), @), #(2))", 7),
+        ("CeilDiv($, #(2))", -3),
+        ("Mod(@, #(4))", 3),
+        ("PythonMod($, #(4))", 1),
+        ("PythonMod(@, #(-4))", -1),
+        ("ModularIndexing(@, #(2), #(2))", 1),
+        ("Max(#(0), $, #(3))", 3),
+        ("Min(@, $)", -7),
+        ("Abs($)", 7),
+        ("Identity(@)", 7),
+        ("LShift(@, #(2))", 28),
+        ("RShift($, #(1))", -4),
+        ("TruncToInt(IntTrueDiv($, #(2)))", -3),
+        ("FloorToInt(FloatTrueDiv(ToFloat($), Float('2.0', precision=53)))", -4),
+        ("CeilToInt(Mul(Rational(1, 2), @))", 4),
+        ("RoundToInt(IntTrueDiv(@, #(2)))", 4),
+        ("RoundToInt(IntTrueDiv(Add(@, #(-2)), #(2)))", 2),
+        ("BitwiseFn_bitwise_and(@, #(3))", 3),
+        ("BitwiseFn_bitwise_or(@, #(8))", 15),
+        ("BitwiseFn_bitwise_xor(@, #(1))", 6),
+        ("Where(StrictLessThan($, #(0)), @, #(1))", 7),
+        ("Piecewise(ExprCondPair(#(1), StrictGreaterThan($, @)), ExprCondPair(#(2), Equality(@, #(7))), ExprCondPair(#(3), true))", 2),
+        ("Piecewise(ExprCondPair(@, true))", 7),
+        ("IsNonOverlappingAndDenseIndicator(#(2), @, @, #(1))", 1),
+        ("IsNonOverlappingAndDenseIndicator(#(2), @, #(8), #(1))", 0),
+    ] {
+        assert_eq!(value(text), Some(Num::Int(expected)), "{text}");
+    }
+    for (text, expected) in [
+        ("Equality(@, #(7))", true),
+        ("Unequality(@, #(7))", false),
+        ("GreaterThan(@, $)", true),
+        ("LessThan(@, $)", false),
+        ("StrictGreaterThan(@, @)", false),
+        ("And(true, StrictLessThan($, @), Not(false))", true),
+        ("Or(false, LessThan(oo, ToFloat(@)))", false),
+        ("LessThan(ToFloat(@), int_oo)", true),
+        ("LessThan(-oo, ToFloat($))", true),
+    ] {
+        assert_eq!(value(text), Some(Num::Bool(expected)), "{text}");
+    }
+    let half = 0.5f64;
+    for (text, expected) in [
+        ("Pow(@, #(-1))", 1.0 / 7.0),
+        ("FloatPow(ToFloat(@), Float('-0.5', precision=53))", 7f64.powf(-0.5)),
+        ("TruncToFloat(Float('-2.5', precision=53))", -2.0),
+        ("RoundDecimal(Float('2.675', precision=53), #(1))", 2.7),
+        ("Mod(Float('-0.5', precision=53), Float('2.0', precision=53))", 1.5),
+        ("OpaqueUnaryFn_sqrt(@)", 7f64.sqrt()),
+        ("OpaqueUnaryFn_sin(@)", 7f64.sin()),
+        ("OpaqueUnaryFn_cos(@)", 7f64.cos()),
+        ("OpaqueUnaryFn_tan(@)", 7f64.tan()),
+        ("OpaqueUnaryFn_sinh(@)", 7f64.sinh()),
+        ("OpaqueUnaryFn_cosh(@)", 7f64.cosh()),
+        ("OpaqueUnaryFn_tanh(@)", 7f64.tanh()),
+        ("OpaqueUnaryFn_asin(Float('0.5', precision=53))", half.asin()),
+        ("OpaqueUnaryFn_acos(Float('0.5', precision=53))", half.acos()),
+        ("OpaqueUnaryFn_atan(@)", 7f64.atan()),
+        ("OpaqueUnaryFn_asinh(@)", 7f64.asinh()),
+        ("OpaqueUnaryFn_exp(@)", 7f64.exp()),
+        ("OpaqueUnaryFn_log(@)", 7f64.ln()),
+        ("OpaqueUnaryFn_log2(@)", 7f64.log2()),
+    ] {
+        assert_eq!(value(text), Some(Num::Float(expected)), "{text}");
+    }
+    for wrong in ["Piecewise(ExprCondPair(#(1), StrictGreaterThan($, @)))", "Piecewise(@)", "Piecewise()", "ExprCondPair(@)"] {
+        assert!(Expr::parse(&whole(wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn text_reads_back_to_the_same_value() {
     for text in [
         "s0",

@@ -13,7 +13,7 @@ use super::{argument_name, types};
 use crate::DType;
 use crate::graph::{Graph, Source, TensorType, Type, ValueId};
 use crate::op;
-use crate::op::OpId;
+use crate::op::{Kind, OpId};
 use crate::sym::{Expr, Symbol};
 
 /// What a name of the program stands for.
@@ -134,6 +134,8 @@ impl<'a, 'f> Scope<'a, 'f> {
             let unnamed = || Cow::Owned(format!("{place}_result_{i}"));
             match out {
                 Argument::AsTensors(list) => outputs.extend(list.iter().map(|n| (Cow::Borrowed(n.name.as_str()), self.ty(out, &n.name)))),
+                // What returns nothing has this for a result, or none.
+                Argument::AsNone(_) if op.schema().returns.is_empty() && op.schema().kind != Kind::HigherOrder => {}
                 Argument::AsNone(_) => outputs.push((unnamed(), Type::None)),
                 Argument::AsInt(n) => outputs.push((unnamed(), Type::Int(Expr::Int(*n)))),
                 other => match argument_name(other) {

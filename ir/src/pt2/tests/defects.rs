@@ -92,6 +92,41 @@ const DEFECTS: &[Row] = &[
         "graph_module.graph.nodes[1].inputs[0].arg",
     ),
     (
+        |p| p.program["graph_module"]["graph"]["nodes"][1]["inputs"][0]["arg"] = Value::Null,
+        ErrorKind::Format,
+        "graph_module.graph.nodes[1].inputs[0].arg: expected value",
+    ),
+    (
+        |p| p.program["graph_module"]["graph"]["nodes"][1]["inputs"][1]["arg"] = json!({"as_layout": 9}),
+        ErrorKind::Format,
+        "add: 9 is no layout",
+    ),
+    (
+        |p| p.program["graph_module"]["graph"]["nodes"][1]["inputs"][1]["arg"] = json!({"as_memory_format": -1}),
+        ErrorKind::Format,
+        "add: -1 is no memory format",
+    ),
+    (
+        |p| p.program["graph_module"]["graph"]["nodes"][1]["inputs"][1]["arg"] = json!({"as_scalar_type": 36}),
+        ErrorKind::Format,
+        "add: 36 is no element type",
+    ),
+    (
+        |p| p.program["graph_module"]["graph"]["nodes"][1]["inputs"][1]["arg"] = json!({"as_float": "Infinite"}),
+        ErrorKind::Format,
+        "graph_module.graph.nodes[1].inputs[1].arg.as_float: invalid value: string",
+    ),
+    (
+        |p| {
+            p.program["graph_module"]["graph"]["nodes"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"target": "executorch.exir.memory.view", "inputs": [], "outputs": []}))
+        },
+        ErrorKind::UnknownOperator,
+        "unknown operator executorch.exir.memory.view, 1 call",
+    ),
+    (
         |p| p.program["graph_module"]["graph"]["nodes"][1]["inputs"][1]["arg"] = json!({"as_int": 1e30}),
         ErrorKind::Format,
         "graph_module.graph.nodes[1].inputs[1].arg.as_int: invalid type: floating point `1e+30`",

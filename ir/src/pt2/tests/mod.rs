@@ -1,6 +1,7 @@
 //! Bad input: every defect one clear error that says where, and no panic.
 
 mod defects;
+mod forms;
 mod pickles;
 mod zip;
 
