@@ -71,11 +71,17 @@ impl<E: Engine> Machine<E> {
             last_uses,
             program,
         };
-        for named in machine.program.named_slots.clone() {
-            let Slot::Tensor(tid) = named.slot else { continue };
+        // A constant may have several names; as upstream's loader has it, the last one is the key.
+        let mut keys: BTreeMap<Tid, String> = BTreeMap::new();
+        for named in &machine.program.named_slots {
+            if let Slot::Tensor(tid) = named.slot {
+                keys.insert(tid, named.name.clone());
+            }
+        }
+        for (tid, name) in keys {
             if let (Some((Space::Constant, _)), Some(meta)) = (machine.program.space_of(tid), machine.program.meta(tid)) {
-                let place = || format!("constant `{}`", named.name);
-                let tensor = constant(&named.name, meta).map_err(|e| e.within(place()))?;
+                let place = || format!("constant `{name}`");
+                let tensor = constant(&name, meta).map_err(|e| e.within(place()))?;
                 let array = machine.engine.upload(&tensor).map_err(|e| e.within(place()))?;
                 machine.set(tid, array)?;
             }

@@ -393,7 +393,13 @@ impl Loader<'_> {
                     let shape = meta.shape.iter().map(|d| d.as_static().map(|n| n as usize));
                     let shape: Option<Vec<usize>> = shape.collect();
                     let shape = shape.ok_or_else(|| Error::format("its shape is not fixed"))?;
-                    Tensor::from_source(meta.dtype, &shape, Arc::clone(&source), range(window)?)
+                    let tensor = Tensor::from_source(meta.dtype, &shape, Arc::clone(&source), range(window)?)?;
+                    // Upstream does not compare, and computes with the first bytes of what is another tensor.
+                    let wanted = (tensor.numel() * meta.dtype.size()) as u64;
+                    if window.len() != wanted {
+                        return Err(Error::format(format!("{} bytes for {}{shape:?}, which takes {wanted}", window.len(), meta.dtype)));
+                    }
+                    Ok(tensor)
                 })
             };
             load().map(Some).map_err(|e| e.within(format!("delegate {d}")))

@@ -194,3 +194,86 @@ fn programs_that_break_the_rules_are_refused_with_all_reasons() {
     assert_eq!(error.kind(), ErrorKind::Format);
     assert!(error.to_string().lines().count() >= 3, "{error}");
 }
+
+#[test]
+fn the_last_name_of_a_constant_is_its_key() {
+    let (c, out) = (Tid(0), Tid(1));
+    let mut p = program([1, 0, 1, 0, 0], 0, vec![meta(DType::Float32, &[1]); 2], vec![vec![Instr::IdCopy { x: c, out }]]);
+    p.named_slots.push(NamedSlot { name: "last".into(), slot: Slot::Tensor(c) });
+    let only_last = |name: &str, _: &TensorMeta| match name {
+        "last" => Tensor::from_slice(&[1], &[5.0f32]),
+        other => Err(Error::argument(format!("{other} is asked for"))),
+    };
+    let mut machine = Machine::new(Cpu, p, only_last).unwrap();
+    assert_eq!(list(&machine.run(&[]).unwrap()), [5.0]);
+}
+
+#[test]
+fn the_init_chain_may_give_a_constant_another_shape_than_declared() {
+    // As exporters have it for biases: declared without axes, then scales times a number.
+    let (scales, number, biases, out) = (Tid(0), Tid(1), Tid(2), Tid(3));
+    let metas = vec![meta(DType::Float32, &[2, 3]), meta(DType::Float32, &[]), meta(DType::Float32, &[]), meta(DType::Float32, &[2, 3])];
+    let init = vec![Instr::Multiply { a: scales, b: number, out: biases }];
+    let mut p = program([3, 0, 1, 0, 0], 0, metas, vec![vec![Instr::Add { a: biases, b: scales, out }], init]);
+    p.init_chain = Some(1);
+    let mut machine = Machine::new(Cpu, p, |name, _| match name {
+        "c0" => Tensor::from_slice(&[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        "c1" => Tensor::scalar(-8.0f32),
+        _ => Tensor::scalar(0.0f32),
+    })
+    .unwrap();
+    assert_eq!(list(&machine.run(&[]).unwrap()), [-7.0, -14.0, -21.0, -28.0, -35.0, -42.0]);
+}
+
+#[test]
+fn no_axes_are_all_axes_whether_absent_or_none_listed() {
+    let (x, out) = (Tid(0), Tid(1));
+    let run = |instr: Instr, shape: &[i64]| {
+        let metas = vec![meta(DType::Float32, &[1, 2, 1, 2]), meta(DType::Float32, shape)];
+        let mut machine = load(program([0, 1, 1, 0, 0], 0, metas, vec![vec![instr]]));
+        let got = machine.run(&[floats(&[1, 2, 1, 2], &[1.0, 2.0, 3.0, 4.0])]).unwrap();
+        (got[0].as_tensor().unwrap().shape().to_vec(), list(&got))
+    };
+    for axes in [None, Some(vec![])] {
+        let sum = run(Instr::Sum { x, out, axes: axes.clone(), keepdims: false }, &[]);
+        assert_eq!(sum, (vec![], vec![10.0]), "{axes:?}");
+        let max = run(Instr::Max { x, out, axes: axes.clone(), keepdims: true }, &[1, 1, 1, 1]);
+        assert_eq!(max, (vec![1, 1, 1, 1], vec![4.0]), "{axes:?}");
+        let squeezed = run(Instr::Squeeze { x, out, dims: axes.clone() }, &[2, 2]);
+        assert_eq!(squeezed, (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), "{axes:?}");
+    }
+}
+
+#[test]
+fn literals_are_cut_to_32_bits() {
+    let (x, out) = (Tid(0), Tid(1));
+    let run = |instr: Instr| {
+        let metas = vec![meta(DType::Float32, &[4]), meta(DType::Float32, &[-1])];
+        let mut machine = load(program([0, 1, 1, 0, 0], 0, metas, vec![vec![instr]]));
+        list(&machine.run(&[floats(&[4], &[1.0, 2.0, 3.0, 4.0])]).unwrap())
+    };
+    let int = IntOrVid::Int;
+    assert_eq!(run(Instr::Slice { x, out, axis: int(0), start: int(1), stop: int(i64::MAX), step: 1 }), [2.0, 3.0, 4.0]);
+    assert_eq!(run(Instr::Slice { x, out, axis: int(0), start: int(i64::MIN), stop: int(2), step: 1 }), [1.0, 2.0]);
+    let full = Instr::Full { out, shape: vec![int(1)], v: FloatOrVid::Float(1e300), scalar_type: DType::Float32 };
+    assert_eq!(run(full), [f32::INFINITY]);
+}
+
+#[test]
+fn attention_over_a_cache_needs_its_layer_and_scale() {
+    let [q, k, v, position, out] = [0, 1, 2, 3, 4].map(Tid);
+    let run = |layer_id, scale| {
+        let heads = meta(DType::Float32, &[1, 1, 1, 2]);
+        let metas = vec![heads.clone(), heads.clone(), heads.clone(), meta(DType::Int64, &[1]), heads];
+        let instr = Instr::UpdateAndAttend { q, k, v, position, out, layer_id, scale, out_dtype: None };
+        let mut machine = load(program([0, 4, 1, 0, 0], 0, metas, vec![vec![instr]]));
+        let x = floats(&[1, 1, 1, 2], &[3.0, 4.0]);
+        let at = Value::Tensor(Tensor::from_slice(&[1], &[0i64]).unwrap());
+        machine.run(&[x.clone(), x.clone(), x, at]).map(|v| list(&v))
+    };
+    assert_eq!(run(Some(0), Some(1.0)).unwrap(), [3.0, 4.0]);
+    for (layer, scale) in [(None, Some(1.0)), (Some(0), None)] {
+        let error = run(layer, scale).unwrap_err();
+        assert!(error.kind() == ErrorKind::Argument && error.to_string().contains("without layer number or scale"), "{error}");
+    }
+}

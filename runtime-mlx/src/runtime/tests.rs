@@ -374,3 +374,103 @@ fn a_value_that_nothing_defines_is_a_view_of_what_is_at_its_place() {
         assert_eq!((out[0].as_tensor().unwrap().shape(), floats(&out[0])), (&[2, 1][..], expected.to_vec()));
     }
 }
+
+/// `contents` with a constant of the plan, two rows of three, stored as columns: value number `values.len()`.
+fn columns() -> Contents {
+    let mut contents = portable(vec![planned(DType::Float32, &[2, 3])], &[("aten::neg", "out", &[2, 1, 1])], 1);
+    let EValue::Tensor(plain) = planned(DType::Float32, &[2, 3]) else { panic!("a tensor") };
+    let constant = model::Tensor { dim_order: vec![1, 0], allocation_info: None, data_buffer_idx: 1, ..plain };
+    contents.plans[0].values.push(EValue::Tensor(constant));
+    let bytes = [0.0f32, 3.0, 1.0, 4.0, 2.0, 5.0].map(f32::to_le_bytes).concat();
+    contents.constants = vec![TensorData::inline(DType::Float32, vec![3, 2], bytes).unwrap()];
+    contents
+}
+
+#[test]
+fn constants_are_read_in_the_order_of_their_axes() {
+    let (runtime, _file) = open(&columns());
+    let out = runtime.load_method("forward").unwrap().execute(&[x()]).unwrap();
+    assert_eq!(floats(&out[0]), [0.0, -1.0, -2.0, -3.0, -4.0, -5.0]);
+}
+
+#[test]
+fn a_constant_in_another_file_is_refused() {
+    let mut contents = columns();
+    let Some(EValue::Tensor(constant)) = contents.plans[0].values.last_mut() else { panic!("a tensor") };
+    constant.extra_tensor_info = Some(model::ExtraTensorInfo {
+        fully_qualified_name: "layer.weight".into(),
+        location: model::TensorDataLocation::External,
+        ..model::ExtraTensorInfo::default()
+    });
+    let error = open(&contents).0.load_method("forward").err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("value 2: a constant in a separate .ptd file"), "{error}");
+}
+
+#[test]
+fn a_buffer_starts_with_what_the_file_says() {
+    // Upstream copies it when the method is loaded; what is written stays until then.
+    let mut contents = portable(vec![EValue::Int(1), planned(DType::Float32, &[2])], &[("aten::add_", "Tensor", &[2, 0, 1, 2])], 2);
+    let Some(EValue::Tensor(buffer)) = contents.plans[0].values.get_mut(2) else { panic!("a tensor") };
+    buffer.data_buffer_idx = 1;
+    let bytes = [10.0f32, 20.0].map(f32::to_le_bytes).concat();
+    contents.initial_state = vec![TensorData::inline(DType::Float32, vec![2], bytes).unwrap()];
+    let (runtime, _file) = open(&contents);
+    let mut forward = runtime.load_method("forward").unwrap();
+    let mut run = |reset: bool| {
+        if reset {
+            forward.reset().unwrap();
+        }
+        floats(&forward.execute(&[x()]).unwrap()[0])
+    };
+    assert_eq!((run(false), run(false), run(true)), (vec![11.0, 18.0], vec![12.0, 16.0], vec![11.0, 18.0]));
+}
+
+#[test]
+fn nothing_in_a_list_is_minus_one_or_the_number_of_a_null() {
+    let values = vec![EValue::Null, planned(DType::Int64, &[2]), EValue::Null, planned(DType::Float32, &[2, 2])];
+    for none in [-1, 1] {
+        let mut values = values.clone();
+        values.extend([
+            EValue::OptionalTensorList(vec![none, 2]),
+            EValue::Int(0),
+            planned(DType::Float32, &[2, 2]),
+            planned(DType::Float32, &[1, 2]),
+        ]);
+        let kernels: &[(&str, &str, &[i32])] =
+            &[("aten::unsqueeze_copy", "out", &[0, 6, 8, 8]), ("aten::index", "Tensor_out", &[8, 5, 4, 4])];
+        let mut contents = portable(values, kernels, 4);
+        let Some(EValue::Tensor(positions)) = contents.plans[0].values.get_mut(2) else { panic!("a tensor") };
+        (positions.allocation_info, positions.data_buffer_idx) = (None, 1);
+        let bytes = [1i64, 0].map(i64::to_le_bytes).concat();
+        contents.constants = vec![TensorData::inline(DType::Int64, vec![2], bytes).unwrap()];
+        let (runtime, _file) = open(&contents);
+        let out = runtime.load_method("forward").unwrap().execute(&[x()]).unwrap();
+        assert_eq!((out[0].as_tensor().unwrap().shape(), floats(&out[0])), (&[1, 2][..], vec![-2.0, 1.0]));
+    }
+}
+
+#[test]
+fn weights_must_be_as_long_as_declared_and_be_there() {
+    let program = Program {
+        num_constants: 1,
+        num_outputs: 1,
+        tensor_meta: metas(2),
+        output_map: vec![MlxSlot::Tensor(Tid(1))],
+        named_slots: vec![NamedSlot { name: "w".into(), slot: MlxSlot::Tensor(Tid(0)) }],
+        chains: vec![vec![Instr::IdCopy { x: Tid(0), out: Tid(1) }]],
+        ..Program::default()
+    };
+    let load = |key: &str, bytes: usize| {
+        let plan = method("forward", vec![], vec![delegate(&program, vec![], vec![DelegateOutput::Tensor(pair())])], vec![result(0)]);
+        let data = TensorData::inline(DType::UInt8, vec![bytes as u64], vec![0; bytes]).unwrap();
+        let named_data = vec![NamedBlob { key: key.into(), data, alignment: 16 }];
+        let (runtime, _file) = open(&emit(Package { methods: vec![plan], named_data, ..Package::default() }).unwrap());
+        runtime.load_method("forward").map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(load("w", 8), Ok(()));
+    for (key, bytes, says) in [("w", 7, "constant `w`"), ("w", 9, "constant `w`"), ("v", 8, "the file has no data of that name")] {
+        let error = load(key, bytes).unwrap_err();
+        assert!(error.contains("method `forward`: delegate 0") && error.contains(says), "{error}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Every instruction there and back; damaged bytes; the reference's files where they are at hand.
 
+mod forms;
+
 use etx_ir::DType;
 use etx_ir::mlx::{
     Access, FieldError, FieldKind, FieldSpec, FieldValue, FloatOrVid, INSTRUCTIONS, Instr, IntOrVid, IntOrVidOrTid, NamedSlot, Presence,

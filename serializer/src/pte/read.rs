@@ -35,7 +35,7 @@ pub struct Header {
     pub program_size: u64,
     /// Absolute offset of the segment area; 0 when there is none.
     pub segment_base_offset: u64,
-    /// Bytes of the segment area; absent from headers of 24 bytes.
+    /// Bytes of the segment area; absent from headers of 24 bytes, and 0 may stand for any number of them.
     pub segment_data_size: Option<u64>,
 }
 
@@ -276,7 +276,8 @@ fn segment_area(file: Window<'_>, total: u64, header: Option<&Header>, program: 
         };
     }
     let left = total.checked_sub(header.segment_base_offset);
-    match (left, header.segment_data_size) {
+    // 0 beside a place for segments says nothing of their size; upstream's loader takes it so, too.
+    match (left, header.segment_data_size.filter(|&size| size != 0)) {
         (Some(left), Some(size)) if size <= left => Ok(size),
         (Some(left), None) => Ok(left),
         _ => {

@@ -1,5 +1,7 @@
 //! Laws of the container: what is written reads back, the same input gives the same bytes, hostile bytes end in an error.
 
+mod forms;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
