@@ -135,7 +135,7 @@ fn cast_operands(
     let float = |ty: &Type| ty.as_tensor().map(|t| t.dtype).filter(|t| t.is_float());
     let Some(wanted) = outputs.first().and_then(|(_, ty)| float(ty)) else { return };
     // A call that names its element type has it for that reason.
-    if op.schema().args.iter().any(|a| *a.ty.required() == ArgType::ScalarType) {
+    if op.schema().args.iter().zip(args.iter()).any(|(spec, given)| *spec.ty.required() == ArgType::ScalarType && *given != Arg::None) {
         return;
     }
     let gives = |graph: &Graph, args: &[Arg]| -> Option<DType> { infer::infer(graph, ranges, op, args).ok()?.first().and_then(float) };

@@ -6,7 +6,7 @@ use etx_ir::graph::{Arg, Node, NodeId, Type, ValueId};
 use etx_ir::op;
 use etx_ir::op::{ArgType, OpId};
 
-use super::{Walk, plain};
+use super::{Walk, plain, unobserved};
 
 /// An argument of the wrapped operator that it writes to.
 struct Target {
@@ -154,6 +154,14 @@ impl Walk<'_> {
             [rest @ .., Arg::Dict(named)] => (rest, named),
             rest => (rest, &[]),
         };
+        if let Some(&out) = n.outputs.first() {
+            self.graph.replace_uses_with(out, token);
+        }
+        self.dead.push(node);
+        self.changes += 1;
+        if unobserved(*wrapped) {
+            return;
+        }
         let mut given = rest.iter();
         let list = wrapped.schema().args.iter().map(|spec| {
             let positional = if spec.kw_only { None } else { given.next() };
@@ -164,13 +172,8 @@ impl Walk<'_> {
         let void = wrapped.schema().returns.is_empty();
         let types = n.outputs.iter().skip(1).filter(|_| !void).map(|&v| self.graph.ty(v).clone()).collect();
         let results = self.emit_all(node, *wrapped, list, types);
-        if let Some(&out) = n.outputs.first() {
-            self.graph.replace_uses_with(out, token);
-        }
         for (&old, new) in n.outputs.iter().skip(1).zip(results) {
             self.stands_for(old, new);
         }
-        self.dead.push(node);
-        self.changes += 1;
     }
 }
