@@ -451,6 +451,19 @@ fn number(t: DType, b: &[u8]) -> Result<f32, Error> {
         (DType::Float32, &[a, b, c, d, ..]) => f32::from_le_bytes([a, b, c, d]),
         (DType::Float16, &[a, b, ..]) => f16::from_le_bytes([a, b]).to_f32(),
         (DType::BFloat16, &[a, b, ..]) => bf16::from_le_bytes([a, b]).to_f32(),
+        // Scales of blocks of small floats: the last code is no number.
+        (DType::Float8E8M0, &[a, ..]) => {
+            if a == 255 {
+                f32::NAN
+            } else {
+                2f32.powi(i32::from(a) - 127)
+            }
+        }
+        (DType::Float8E4M3, &[a, ..]) => match (a >> 3 & 15, f32::from(a & 7) / 8.0) {
+            (15, 0.875) => f32::NAN,
+            (0, fraction) => fraction * 2f32.powi(-6),
+            (exponent, fraction) => (1.0 + fraction) * 2f32.powi(i32::from(exponent) - 7),
+        },
         _ => return Err(Error::new(ErrorKind::Weight, format!("zero points or scales of type {t}"))),
     })
 }

@@ -281,6 +281,47 @@ fn attention_with_dropout_is_refused_where_the_reference_aborts() {
     assert!(refusal.contains("without dropout") && refusal.contains("eval mode"), "{refusal}");
 }
 
+#[test]
+fn one_refused_attention_leaves_the_others_whole() {
+    // The reference takes all calls of an operator apart when it declines one.
+    let program = text::parse(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f32[1, 2, 3, 4] = user
+           %y : f32[1, 2, 3, 4] = aten.scaled_dot_product_attention.default(%x, %x, %x)
+           %z : f32[1, 2, 3, 4] = aten.scaled_dot_product_attention.default(%y, %x, %x, None, 0.5)
+           return %y, %z
+         }",
+        &mut NoFiles,
+    )
+    .unwrap();
+    let (mlx, method) = (Mlx::new(), &program.methods[0]);
+    let division = divide(method, &mlx.verdicts(&program, method));
+    assert_eq!((division.refused.len(), division.partitions.len()), (1, 1));
+    let partition = Partition { number: 0, nodes: &division.partitions[0], outputs: &division.outputs[0] };
+    let Payload::Mlx(p) = mlx.compile(&program, method, &partition).unwrap().payload else { panic!("no MLX program") };
+    assert_eq!(main_names(&p), ["Sdpa"]);
+}
+
+#[test]
+fn what_was_lowered_already_and_what_hides_an_axis_is_refused_with_the_way_around() {
+    let refusal = refused(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f32[2, 3] = user
+           %y : f32[3] = torch._functorch.predispatch._add_batch_dim(%x, 0, 1)
+           return %y
+         }",
+    );
+    assert!(refusal.contains("torch.vmap") && refusal.contains("run_decompositions({})"), "{refusal}");
+    let refusal = refused(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f32[2, 3] = user
+           %y : f32[2, 3] = higher_order.executorch_call_delegate(\"{}\", %x)
+           return %y
+         }",
+    );
+    assert!(refusal.contains("lowered already") && refusal.contains("torch.export.export"), "{refusal}");
+}
+
 const KERNEL: &str = "weight @0 \"kernel\" f32[2,2,1,1] inline 0x0000803f000000000000000000000040\nweight @1 \"line\" f32[1,2,1,1] inline 0x0000803f00000040\n";
 
 #[test]

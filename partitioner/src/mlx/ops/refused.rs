@@ -53,6 +53,18 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "how often the body runs, or what it carries, is not known at export",
         "unroll the loop, or call the program once a step",
     ),
+    (
+        "higher_order.executorch_call_delegate",
+        "it was lowered already, for whatever backend",
+        "lower the program that torch.export.export gave",
+    ),
+    (
+        "torch._functorch.predispatch._add_batch_dim torch._functorch.predispatch._remove_batch_dim \
+         torch._functorch.predispatch._vmap_increment_nesting torch._functorch.predispatch._vmap_decrement_nesting \
+         torch._functorch.predispatch.lazy_load_decompositions",
+        "inside torch.vmap an axis of every tensor is hidden",
+        "save `exported_program.run_decompositions({})` instead of `exported_program`: there the axis is back",
+    ),
 ];
 
 /// Why an operator is refused for good, and what to do.

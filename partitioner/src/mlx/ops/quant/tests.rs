@@ -147,6 +147,44 @@ fn scales_that_are_no_numbers_are_an_error_that_names_all_of_them() {
     assert!(e.remedy().is_some());
 }
 
+#[test]
+fn scales_of_blocks_that_are_no_numbers_are_an_error() {
+    // MLX takes the last code of MX scales for infinity, torch for what is no number.
+    let compiled = |codes: &str, bytes: usize, scales: &str, call: &str| {
+        let text = format!(
+            "etir 1\nweight @0 \"codes\" {codes} inline 0x{}\nweight @1 \"scales\" {scales}\nweight @2 \"one\" f32[1] inline 0x0000803f
+             method \"forward\" functional {{
+               input %codes : {codes} = parameter @0
+               input %scales : {} = parameter @1
+               input %one : f32[1] = parameter @2
+               input %x : f32[3, 64] = user
+               %w : f32[2, 64] = {call}
+               %y : f32[3, 2] = aten.linear.default(%x, %w)
+               return %y
+             }}",
+            "00".repeat(bytes),
+            scales.split_once(" inline").unwrap().0
+        );
+        let program = text::parse(&text, &mut NoFiles).unwrap();
+        let (mlx, method) = (Mlx::new(), &program.methods[0]);
+        let division = divide(method, &mlx.verdicts(&program, method));
+        assert_eq!(division.refused.len(), 0, "{:?}", division.refused);
+        mlx.compile(&program, method, &Partition { number: 0, nodes: &division.partitions[0], outputs: &division.outputs[0] })
+    };
+    let mx = |scales: &str| {
+        let call = "torchao.dequantize_mx.default(%codes, %scales, f8e4m3, 32, f32)";
+        compiled("f8e4m3[2, 64]", 128, &format!("f8e8m0[2, 2] inline 0x{scales}"), call)
+    };
+    let nvfp4 = |scales: &str| {
+        let call = "torchao.dequantize_nvfp4.default(%codes, %scales, %one, 16, f32)";
+        compiled("u32[2, 8]", 64, &format!("u8[2, 4] inline 0x{scales}"), call)
+    };
+    assert!(mx("7ffe0080").is_ok() && nvfp4("7e00fe0138780880").is_ok());
+    for e in [mx("7fff7f7f").unwrap_err(), nvfp4("38ff383838383838").unwrap_err()] {
+        assert!(e.to_string().contains("scale 1 of weight scales is NaN") && e.remedy().is_some(), "{e}");
+    }
+}
+
 /// What stands in the way of a dequantisation of these weights, all of zeros, to `f32[2, 64]`.
 fn refused(target: &str, weights: &[(&str, &str)], call: &str) -> Refusal {
     let mut text = "etir 1\n".to_owned();
@@ -206,4 +244,15 @@ fn packed_weights_of_another_length_are_refused() {
         "blob",
         "not whole blocks of 144",
     );
+}
+
+#[test]
+fn formats_that_the_reference_takes_for_others_are_refused_by_name() {
+    let nvfp4 = [("codes", "u32[2, 8]"), ("scale", "u8[2, 2]"), ("factor", "f32[1]")];
+    let refusal = refused("torchao.dequantize_nvfp4.default", &nvfp4, "%codes, %scale, %factor, 32, f32");
+    assert!(refusal.to_string().contains("NVFP4 has blocks of 16"), "{refusal}");
+    for kind in ["q8_0", "q3_k", "iq4_xs"] {
+        let refusal = refused("torchao.dequantize_gguf.default", &[("blob", "u8[2, 144]")], &format!("%blob, \"{kind}\", f32"));
+        assert!(refusal.to_string().contains(kind), "{refusal}");
+    }
 }

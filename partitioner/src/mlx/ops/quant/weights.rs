@@ -394,6 +394,8 @@ fn nvfp4<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
         return Err(factor.refuse("must be one float32"));
     }
     cx.must_be_finite(factor.name, &factor.data);
+    let scale_numbers = scales.data.reinterpret(DType::Float8E4M3, scales.data.shape().to_vec()).map_err(described(scales.name))?;
+    cx.must_be_finite(scales.name, &scale_numbers);
     let one = numbers(&factor.data).is_some_and(|n| n == [1.0]);
     let w = cx.constant(codes.name, codes.data.clone())?;
     let scales = cx.constant(scales.name, scales.data.clone())?;
@@ -431,6 +433,9 @@ fn mx<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
     }
     let words = codes.data.reinterpret(DType::UInt32, vec![rows, bytes / 4]).map_err(described(codes.name))?;
     let bytes = scales.data.reinterpret(DType::UInt8, scales.data.shape().to_vec()).map_err(described(scales.name))?;
+    // MLX takes the code that is no number for infinity.
+    let numbers = scales.data.reinterpret(DType::Float8E8M0, scales.data.shape().to_vec()).map_err(described(scales.name))?;
+    cx.must_be_finite(scales.name, &numbers);
     let w = cx.constant(&format!("{}_mx_packed", codes.name), words)?;
     let scales = cx.constant(&format!("{}_mx_u8", scales.name), bytes)?;
     Ok(Quantised::plain(w, scales, None, 32, 8 / per_byte as i32, mode))
