@@ -58,6 +58,8 @@ pub enum Stage {
     Size,
     /// A quantised constant of other bytes than the reference's.
     Constants,
+    /// A method takes or returns something else than the reference's.
+    Signature,
     /// The file could not be opened, or a method not loaded.
     Open,
     /// A call failed.
@@ -70,13 +72,14 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the order they come.
-    pub const ALL: [Stage; 10] = [
+    pub const ALL: [Stage; 11] = [
         Stage::Case,
         Stage::Lower,
         Stage::Partitions,
         Stage::Refused,
         Stage::Size,
         Stage::Constants,
+        Stage::Signature,
         Stage::Open,
         Stage::Run,
         Stage::Compare,
@@ -92,6 +95,7 @@ impl Stage {
             Stage::Refused => "refused",
             Stage::Size => "size",
             Stage::Constants => "constants",
+            Stage::Signature => "signature",
             Stage::Open => "open",
             Stage::Run => "run",
             Stage::Compare => "compare",
@@ -182,6 +186,7 @@ fn guarded(case: &Case, calls: &BTreeMap<String, Vec<Step>>, scratch: &Path, out
             outcome.bytes = std::fs::metadata(&path).ok().map(|m| m.len());
             no_larger(case, outcome);
             same_constants(case, &path, outcome);
+            same_signature(case, &path, outcome);
             run(case, calls, &path, outcome);
         }
     });
@@ -281,6 +286,27 @@ fn same_constants(case: &Case, path: &Path, outcome: &mut Outcome) {
             }
         }
         (Err(e), _) | (_, Err(e)) => outcome.fail(Stage::Constants, e),
+    }
+}
+
+/// Every method takes and returns what the reference's does, nested alike.
+fn same_signature(case: &Case, path: &Path, outcome: &mut Outcome) {
+    let Some(reference) = case.reference.as_ref().and_then(|r| r.file.as_ref()) else { return };
+    if outcome.variant == Variant::Reference {
+        return;
+    }
+    match (driver::signatures(path), driver::signatures(&case.file(reference))) {
+        (Ok(ours), Ok(theirs)) => {
+            for (method, theirs) in &theirs {
+                let Some(ours) = ours.get(method) else { continue };
+                for (what, (ours, theirs)) in ["arguments nest", "results nest", "inputs", "outputs"].iter().zip(ours.iter().zip(theirs)) {
+                    if ours != theirs {
+                        outcome.fail(Stage::Signature, format!("{method}: {what}: {ours}; the reference has {theirs}"));
+                    }
+                }
+            }
+        }
+        (Err(e), _) | (_, Err(e)) => outcome.fail(Stage::Signature, e),
     }
 }
 

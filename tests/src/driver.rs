@@ -101,6 +101,33 @@ pub fn stored(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
     Ok(found)
 }
 
+/// What callers see of each method of a file: how arguments and results nest, what goes in, and of what type and rank is what
+/// comes out. (Bounds of sizes known at run time may be closer in one file than in another.)
+pub fn signatures(path: &Path) -> Result<BTreeMap<String, [String; 4]>, String> {
+    use etx::serializer::pte::model::{EValue, ExecutionPlan};
+    let file = etx::serializer::pte::PteFile::open(path).map_err(|e| e.to_string())?;
+    // Blanks do not count.
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).map_or_else(|_| text.to_owned(), |v| v.to_string());
+    let value = |plan: &ExecutionPlan, i: i32| usize::try_from(i).ok().and_then(|i| plan.values.get(i).cloned());
+    let input = |v: Option<EValue>| match v {
+        Some(EValue::Tensor(t)) => format!("{}{:?} {:?}", t.scalar_type, t.sizes, t.shape_dynamism),
+        // The reference has nothing in the place of an integer that was left open.
+        Some(EValue::Null | EValue::Int(_)) => "integer or nothing".to_owned(),
+        other => other.map_or("nothing", |v| v.kind()).to_owned(),
+    };
+    let output = |v: Option<EValue>| match v {
+        Some(EValue::Tensor(t)) => format!("{} of {} axes", t.scalar_type, t.sizes.len()),
+        other => other.map_or("nothing", |v| v.kind()).to_owned(),
+    };
+    let signature = |plan: &ExecutionPlan| {
+        let nesting = plan.container_meta_type.clone().unwrap_or_default();
+        let inputs: Vec<String> = plan.inputs.iter().map(|&i| input(value(plan, i))).collect();
+        let outputs: Vec<String> = plan.outputs.iter().map(|&i| output(value(plan, i))).collect();
+        [json(&nesting.encoded_inp_str), json(&nesting.encoded_out_str), inputs.join(", "), outputs.join(", ")]
+    };
+    Ok(file.methods().iter().map(|plan| (plan.name.clone(), signature(plan))).collect())
+}
+
 /// An opened `.pte`.
 #[derive(Debug)]
 pub struct File(runtime::Runtime);

@@ -1,5 +1,6 @@
 """Odd types and values: integers, booleans, halves, casts, NaN and infinities."""
 import torch
+from torch.nn import functional as F
 
 from case import call, case
 
@@ -72,3 +73,29 @@ def autocast(self, x):
     with torch.autocast("cpu", torch.bfloat16):
         y = x @ x.t()
     return y, y.float() + x.sum()
+
+
+class autocast_of_every_kind(torch.nn.Module):
+    """Operators that autocast computes in half precision, in single and as they are; a region without it inside; float16."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.conv, self.norm, self.slope = torch.nn.Linear(4, 4), torch.nn.Conv1d(2, 2, 1), torch.nn.LayerNorm(4), torch.nn.PReLU()
+
+    def forward(self, x, h):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = self.linear(x)
+            z = self.conv(x[:2][None])
+            both = torch.cat((y, x)), torch.stack((y, x))
+            loss = F.mse_loss(y, x), y.prod(), F.cross_entropy(y, torch.zeros(4, dtype=torch.int64))
+            products = torch.addmm(x[0], x, x), torch.einsum("ij,kj->ik", x, h), torch.bmm(x[None], x[None]), torch.baddbmm(x[None], x[None], x[None])
+            kept = self.norm(x), x.softmax(-1), y.softmax(-1), y.exp(), x.pow(2), y.sum(), self.slope(x), x + h
+            attention = F.scaled_dot_product_attention(x, x, x)
+            with torch.autocast("cpu", enabled=False):
+                single = x @ x
+        with torch.autocast("cpu", torch.float16):
+            half = self.linear(x)
+        return (y, z, *both, *loss, *products, *kept, attention, single, half)
+
+
+case(steps=lambda: [call(torch.randn(4, 4), torch.randn(4, 4).bfloat16())], rtol=2e-2, atol=2e-2)(autocast_of_every_kind)

@@ -2,7 +2,10 @@
 
 What the reference makes of most of these is nothing: it lacks the width, the group, or the operator. Eager PyTorch's answer counts.
 """
-import executorch.exir.passes._quant_patterns_and_replacements  # noqa: F401  registers the quantised embeddings
+import executorch.exir.passes._quant_patterns_and_replacements  # noqa: F401  registers the quantised embeddings,
+import executorch.extension.llm.export.int4  # noqa: F401  packed four-bit weights,
+import executorch.extension.llm.export.mx  # noqa: F401  blocks of eight-bit floats,
+import executorch.extension.llm.export.nvfp4  # noqa: F401  and of four-bit ones
 import torch
 from executorch.extension.llm.export.gguf import ExportableGGUFTensor
 from torch import nn
@@ -242,3 +245,101 @@ class experts_of_eight_bits(nn.Module):
 
     def forward(self, x, expert):
         return torch.ops.mlx.gather_qmm(x, self.w, self.scales, None, expert)
+
+
+@case(steps=lambda: [call(torch.randn(3, 64))], rtol=2e-2, atol=2e-2,
+      reference_wrong="biases of equal value are one constant, of the type that comes first: halves after singles become singles")
+class quantised_layers_of_two_types(nn.Module):
+    """Layers whose zero points are all zero, in single precision, bfloat16 and float16; what they return has their type."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(linear(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32)), dtype=dtype)
+                                    for dtype in (torch.float32, torch.bfloat16, torch.float16))
+
+    def forward(self, x):
+        single, brain, half = (layer(x.to(layer.bias.dtype)) for layer in self.layers)
+        return single, brain, brain + brain, half, half * 2
+
+
+A = torch.ops.torchao.dequantize_affine
+
+
+def small(*shape):
+    return torch.randint(-8, 8, shape, dtype=torch.int8)
+
+
+@case(steps=lambda: [call(torch.randn(3, 64), torch.tensor([[1, 5], [0, 7]]))], rtol=1e-4, atol=1e-4,
+      reference_wrong="a weight that has more than one user is not fused, and looked up by one index it is a vector")
+class quantised_weight_of_many_uses(nn.Module):
+    """One dequantised weight for layers, an embedding, one row of it, a sum and a product; its zero points have a fraction."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("w", small(8, 64))
+        self.register_buffer("scales", torch.rand(8, 2) * 0.1)
+        self.register_buffer("zeros", torch.rand(8, 2) * 3)
+
+    def forward(self, x, ids):
+        w = A(self.w, [1, 32], self.scales, self.zeros, torch.int8, -8, 7)
+        return F.linear(x, w), F.linear(x + 1, w, x[0, :8]), F.embedding(ids, w), F.embedding(ids[0, 1], w), w.sum(1), x @ w.t(), w[2]
+
+
+@case(steps=lambda: [call(torch.randn(3, 64), torch.randn(1, 32, 5, 5))], rtol=1e-3, atol=1e-3, reference_wrong=NONE)
+class quantised_along_any_axis(nn.Module):
+    """Groups along the first axis, the channels of a kernel, and blocks over several axes at once."""
+
+    def __init__(self):
+        super().__init__()
+        for name, weight, scales in (("rows", (64, 8), (2, 8)), ("kernel", (8, 32, 3, 3), (8, 1, 3, 3)), ("blocks", (8, 6, 2, 2), (8, 1, 1, 1))):
+            self.register_buffer(name, small(*weight))
+            self.register_buffer(name + "_scales", torch.rand(scales) * 0.1)
+            self.register_buffer(name + "_zeros", small(*scales))
+
+    def forward(self, x, image):
+        rows = A(self.rows, [32, 1], self.rows_scales, self.rows_zeros, torch.int8, -8, 7)
+        kernel = A(self.kernel, [1, 32, 1, 1], self.kernel_scales, self.kernel_zeros, torch.int8, -8, 7)
+        blocks = A(self.blocks, [1, 6, 2, 2], self.blocks_scales, None, torch.int8, -8, 7)
+        return x @ rows, F.conv2d(image, kernel), F.conv2d(image[:, :6], blocks)
+
+
+@case(steps=lambda: [call(torch.randn(3, 256), torch.tensor([1, 3]))], rtol=1e-3, atol=1e-3,
+      reference_wrong="looked up by one index, a row is a vector, and MLX dequantises matrices")
+class four_bits_in_pairs(nn.Module):
+    """ExecuTorch's packed four bits: zero points with a fraction, groups wider than any kernel has, all zero points eight; layers, tables, one row."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("w", torch.randint(0, 256, (8, 128), dtype=torch.uint8))
+        self.register_buffer("wide", torch.rand(1, 8) * 0.1)
+        self.register_buffer("wide_zeros", torch.rand(1, 8) * 15)
+        self.register_buffer("narrow", torch.rand(4, 8) * 0.1)
+        self.register_buffer("eights", torch.full((4, 8), 8.0))
+
+    def forward(self, x, i):
+        wide = torch.ops.torchao.dequantize_int4_tensor(self.w, self.wide, self.wide_zeros, 256, torch.float32)
+        narrow = torch.ops.torchao.dequantize_int4_tensor(self.w, self.narrow, self.eights, 64, torch.float32)
+        return F.linear(x, wide), F.linear(x, narrow), F.embedding(i, wide), F.embedding(i, narrow), F.embedding(i[0], narrow)
+
+
+@case(steps=lambda: [call(torch.randn(3, 64), torch.tensor([1, 3]))], rtol=2e-2, atol=0.5,
+      reference_wrong="a scale for the whole tensor is single precision, and makes everything after it single")
+class small_floats_in_halves(nn.Module):
+    """Weights of four- and eight-bit floats: results are of the type asked for, a scale for the whole tensor or not; rows, and one row."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("pairs", torch.randint(0, 2**31, (32, 8)).to(torch.uint32))
+        self.register_buffer("pair_scales", (torch.rand(32, 4) * 4).to(torch.float8_e4m3fn).view(torch.uint8))
+        self.register_buffer("whole", torch.tensor(0.37))
+        self.register_buffer("one", torch.tensor(1.0))
+        self.register_buffer("bytes", torch.randn(32, 64).to(torch.float8_e4m3fn))
+        self.register_buffer("byte_scales", torch.randint(120, 130, (32, 2), dtype=torch.uint8).view(torch.float8_e8m0fnu))
+
+    def forward(self, x, i):
+        pairs, bytes = torch.ops.torchao.dequantize_nvfp4, torch.ops.torchao.dequantize_mx
+        a, b = pairs(self.pairs, self.pair_scales, self.whole, 16, torch.bfloat16), pairs(self.pairs, self.pair_scales, self.one, 16, torch.float32)
+        c, d = (bytes(self.bytes, self.byte_scales, torch.float8_e4m3fn, 32, dtype) for dtype in (torch.bfloat16, torch.float32))
+        h = x.bfloat16()
+        return (F.linear(h, a), F.linear(h, a) + 1, F.embedding(i, a) * 2, F.embedding(i[0], a), F.linear(x, b), F.embedding(i[0], b),
+                F.linear(h, c), F.embedding(i, c) * 2, F.embedding(i[0], c), F.linear(x, d), F.embedding(i[0], d))

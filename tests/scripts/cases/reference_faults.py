@@ -273,3 +273,21 @@ def reductions_in_another_type(self, x, i):
 def batch_norm_of_the_batch(self, x, w, b):
     """Batch normalisation that keeps no statistics takes those of the batch."""
     return F.batch_norm(x, None, None, w, b, training=True), F.batch_norm(x[:, :, 0, 0].half(), None, None, training=True).float()
+
+
+@case(steps=lambda: [call(torch.randn(1, 2, l, 8), torch.randn(1, 2, s, 8), torch.randn(3, 2, 4, 8), torch.randn(2, 3, 2, 5, 8)) for l, s in ((5, 3), (3, 6), (4, 4))],
+      dynamic=lambda: {"q": {2: Dim("l", min=1, max=9)}, "k": {2: Dim("s", min=1, max=9)}, "many": None, "deep": None}, rtol=1e-4, atol=1e-4,
+      reference_wrong="attention is declined for every call when it is for one: of unequal batches, of other ranks, causal with more queries than keys")
+def attention_of_every_shape(self, q, k, many, deep):
+    """Causal attention with lengths known at run time, more queries than keys too; broadcast batches; five axes and three; values of another
+    width; masks of every rank; scales of zero."""
+    attend = F.scaled_dot_product_attention
+    return (attend(q, k, k, is_causal=True), attend(q[0], k[0], k[0], is_causal=True), attend(many, k, k), attend(deep, deep, deep),
+            attend(q, k, k[..., :3]), attend(many, many, many, many[:1, :1, :, :4]), attend(many, many, many, many[0, :, :, :4] > 0), attend(deep, deep, deep, scale=0.0))
+
+
+@case(steps=lambda: [call(torch.randn(4, 3).t(), torch.randn(6, 4)[::2], torch.randn(1, 3).expand(4, 3), torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last))],
+      reference_wrong="examples that are not contiguous are refused")
+def examples_of_odd_strides(self, turned, rows, wide, image):
+    """Exported with examples that are transposed, every second row, expanded and channels-last: what the caller gives is contiguous."""
+    return turned + 1, turned.t() @ rows, rows[:, 1], wide * 2, image.mean(1), image.flatten(2)

@@ -118,3 +118,10 @@ def numbers_taken_out(self, f, i, x):
     """A float and an integer taken out of tensors, and arithmetic on them."""
     a, b = f.item(), i.item()
     return (x * a, x + a * 2 - 0.5, (x * 10).long() * a, x * b, x.to(torch.float16) / (a + 4), torch.full((2,), b), torch.full((2, 2), a), x - a / 3)
+
+
+@case(steps=lambda: [call(torch.randn(n), torch.randint(1, 9, (n,))) for n in (3, 5)], dynamic=lambda: {"x": {0: Dim("n", min=2, max=8)}, "i": {0: Dim("n", min=2, max=8)}}, functional=True)
+def numbers_before_tensors(self, x, i):
+    """Numbers and sizes where tensors are expected, in front of tensors too: in functional programs they stand in the places of tensors."""
+    n = x.shape[0]
+    return 1 - x, 2 - i, 1 / x, 30 // i, 2.0**x, 7 % i, n - x, n / i, x + n, n * i, torch.where(x > 0, n, x), torch.where(x > 0, x, 0.5)

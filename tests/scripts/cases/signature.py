@@ -1,9 +1,15 @@
 """Odd signatures: outputs that alias, repeat or pass through; dicts and keywords; Python values; constants."""
+import collections
+
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.utils import _pytree as pytree
 
 from case import call, case
+
+Pair = collections.namedtuple("Pair", ["a", "b"])
+pytree._register_namedtuple(Pair, serialized_type_name="cases.Pair")
 
 
 @case(steps=lambda: [call(torch.randn(2, 3))])
@@ -100,3 +106,9 @@ class names(nn.Module):
 
     def forward(self, input, lambda_):
         return input + self.a_b["c"] * 3 - self.a["b_c"], input[lambda_]
+
+
+@case(steps=lambda: [call(torch.randn(2), collections.OrderedDict(z=torch.randn(2), y=torch.randn(2)), collections.defaultdict(list, k=torch.randn(2)), collections.deque([torch.randn(2)]), {}, Pair(torch.randn(2), torch.randn(2)))])
+def containers(self, x, ordered, given, queue, nothing, pair):
+    """Every container that a program may take or give, empty ones as well."""
+    return collections.OrderedDict(b=x + ordered["z"], a=(queue[0] - x,)), {}, [given["k"] * 2], (), {"1": pair.a * x - pair.b}, Pair([x * 2], ordered["y"] + x), collections.deque([x - 1])

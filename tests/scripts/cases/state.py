@@ -180,3 +180,17 @@ class state_is_what_is_given(nn.Module):
     def forward(self, x):
         before = self.last.clone()
         return self.last.copy_(x), before
+
+
+@case(steps=lambda: numbers([1.0, 2.0], [3.0, 4.0]), functional=True, reference_wrong="parameters that are written to start at zero, as all state")
+class parameter_written(nn.Module):
+    """A parameter, not a buffer, that the program writes to."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.5, -1.5]), requires_grad=False)
+
+    def forward(self, x):
+        before = self.weight * x
+        self.weight.add_(x)
+        return before, self.weight * 2
