@@ -1,5 +1,6 @@
 //! The main job: program in, `.pte` out.
 
+mod assumed;
 mod sharing;
 
 use std::fmt;
@@ -184,6 +185,7 @@ impl<'p> Lowering<'p> {
                 package.methods.push(package::method(&program, method, &delegates, max_size)?);
             }
             report.unbounded.extend(package::unbounded(method));
+            report.assumed.extend(assumed::of(method));
             report.methods.push(MethodReport::new(&method.name, &method.graph, &division, &delegates));
             for d in delegates {
                 ties.note(&method.name, &d);
@@ -254,6 +256,9 @@ pub struct Report {
     pub methods: Vec<MethodReport>,
     /// Sizes of inputs for which the program gives no upper bound.
     pub unbounded: Vec<Unbounded>,
+    /// What the exporter took for granted of sizes and numbers that are left open, and files cannot check.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<Assumed>,
     /// State that several methods have, each for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub separate_state: Vec<SeparateState>,
@@ -342,6 +347,15 @@ pub struct Unbounded {
     pub dim: usize,
     /// The symbol.
     pub symbol: String,
+}
+
+/// A condition under which a method is the program that was exported: PyTorch refuses other calls, files of ExecuTorch take them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Assumed {
+    /// The method.
+    pub method: String,
+    /// The condition, as the exporter wrote it.
+    pub condition: String,
 }
 
 /// What one pass did to one method, over all rounds.

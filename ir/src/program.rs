@@ -125,6 +125,9 @@ pub struct Method {
     pub outputs: Vec<OutputKind>,
     /// Bounds of its symbols.
     pub ranges: Ranges,
+    /// What the exporter took for granted of sizes and numbers that are left open, in its own words (`pt2-format.md` §2.7). A call
+    /// for which one of these does not hold is not the program that was exported.
+    pub guards: Vec<Arc<str>>,
     /// Which rules the graph keeps.
     pub dialect: Dialect,
     /// Structure of the arguments as torch's pytree text (`pt2-format.md` §2.9); empty if unknown.

@@ -93,6 +93,9 @@ enum Backend {
     Mlx,
 }
 
+/// So many conditions that were taken for granted are named.
+const MAX_ASSUMED: usize = 5;
+
 const EXAMPLE: &str = "Example:
   etx lower model.pt2 --backend mlx -o model.pte --report report.json
 
@@ -231,6 +234,14 @@ impl Opts {
                 let unless = "export the model in eval mode if that is for training only";
                 progress.done(format_args!("note: {}: {place} draws random numbers, others at every call; {unless}", method.method));
             }
+        }
+        for (i, assumed) in report.assumed.iter().enumerate() {
+            if i == MAX_ASSUMED {
+                progress.done(format_args!("note: {} more such conditions (--report)", report.assumed.len() - i));
+                break;
+            }
+            progress
+                .done(format_args!("note: {}: exported for calls with {}; the file takes others, too", assumed.method, assumed.condition));
         }
         for state in &report.separate_state {
             let (writers, readers) = (state.writers.join(", "), state.readers.join(", "));

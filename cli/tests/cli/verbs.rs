@@ -365,6 +365,16 @@ fn state_of_several_methods_is_reported_where_the_reference_is_silent() {
     assert_eq!(state("both.etir"), serde_json::json!([{ "name": "total", "writers": ["write", "read"], "readers": [] }]));
 }
 
+#[test]
+fn conditions_of_the_exporter_that_files_do_not_check_are_reported() {
+    let folder = Folder::new();
+    let guards = "guard \"L['x'].size()[1] >= 1\"\n  guard \"L['x'].size()[1]*L['x'].size()[1] == 64\"\n";
+    folder.write("assumed.etir", OPEN.replace("  input", &format!("  {guards}  input")));
+    folder.etx(args!["lower", "assumed.etir", "-o", "a.pte", "--report", "r.json"]).good();
+    let assumed = json(fs::read(folder.path("r.json")).unwrap())["assumed"].clone();
+    assert_eq!(assumed, serde_json::json!([{ "method": "forward", "condition": "L['x'].size()[1]*L['x'].size()[1] == 64" }]));
+}
+
 const OPEN: &str = "etir 1
 method \"forward\" functional {
   symbol s0 [1..]

@@ -161,6 +161,7 @@ const LOWERED: &[&str] = &[
     "conv_transpose2d",
     "conv_transpose3d",
     "einsum",
+    "linalg_multi_dot",
     "linalg_vecdot",
     "linear",
     "matmul",
@@ -170,7 +171,45 @@ const LOWERED: &[&str] = &[
 ];
 
 /// Operators that autocast on the processor runs in `f32`.
-const WIDENED: &[&str] = &["mse_loss", "prod"];
+const WIDENED: &[&str] = &[
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool3d",
+    "avg_pool3d",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cdist",
+    "cosine_embedding_loss",
+    "cross_entropy_loss",
+    "grid_sampler",
+    "grid_sampler_2d",
+    "grid_sampler_3d",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "margin_ranking_loss",
+    "max_pool3d",
+    "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "nanquantile",
+    "nll_loss",
+    "nll_loss2d",
+    "nll_loss_nd",
+    "poisson_nll_loss",
+    "prod",
+    "quantile",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+    "stft",
+    "trace",
+    "triplet_margin_loss",
+];
 
 /// Applies autocast to the arguments of a call.
 pub(super) fn autocasted<'g>(schema_name: &str, args: Vec<Argument<'g>>, to: DType) -> Result<Vec<Argument<'g>>, Error> {

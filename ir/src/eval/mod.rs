@@ -30,7 +30,7 @@
 //! let twice = graph.append(etx_ir::op!("aten.mul.Tensor"), vec![x.into(), 2.into()], "twice", vec![("y", pair)], None);
 //! graph.set_outputs(vec![graph.node(twice).outputs[0].into()]);
 //! let method = Method {
-//!     name: "forward".into(), graph, dialect: Dialect::Functional, ranges: Default::default(),
+//!     name: "forward".into(), graph, dialect: Dialect::Functional, ranges: Default::default(), guards: vec![],
 //!     inputs: vec![Input { value: Some(x), kind: InputKind::User }], outputs: vec![OutputKind::User],
 //!     in_spec: "".into(), out_spec: "".into(),
 //! };

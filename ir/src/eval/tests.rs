@@ -19,7 +19,17 @@ fn ty(shape: &[i64]) -> Type {
 fn method(graph: Graph, inputs: Vec<InputKind>, outputs: Vec<OutputKind>) -> Method {
     let inputs = graph.inputs().iter().zip(inputs).map(|(v, kind)| Input { value: Some(*v), kind }).collect();
     let (name, spec) = ("forward".into(), "".into());
-    Method { name, graph, inputs, outputs, ranges: Default::default(), dialect: Dialect::Training, in_spec: "".into(), out_spec: spec }
+    Method {
+        name,
+        graph,
+        inputs,
+        outputs,
+        ranges: Default::default(),
+        guards: Vec::new(),
+        dialect: Dialect::Training,
+        in_spec: "".into(),
+        out_spec: spec,
+    }
 }
 
 fn call(graph: &mut Graph, target: &str, args: Vec<Arg>, result: Type) -> Arg {

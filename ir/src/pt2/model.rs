@@ -18,6 +18,8 @@ pub(crate) struct ExportedProgram {
     pub graph_module: GraphModule,
     #[serde(default)]
     pub range_constraints: BTreeMap<String, RangeConstraint>,
+    #[serde(default)]
+    pub guards_code: Option<Vec<String>>,
     pub schema_version: SchemaVersion,
     #[serde(default)]
     pub verifiers: Vec<String>,

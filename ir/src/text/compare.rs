@@ -28,6 +28,7 @@ fn method(a: &Method, b: &Method) -> Option<String> {
         ("in_spec", a.in_spec == b.in_spec),
         ("out_spec", a.out_spec == b.out_spec),
         ("ranges", a.ranges == b.ranges),
+        ("guards", a.guards == b.guards),
         ("number of inputs", a.inputs.len() == b.inputs.len()),
         ("output kinds", a.outputs == b.outputs),
     ];

@@ -44,6 +44,7 @@
 //!         | "derived" STRING "(" [ data { "," data } ] ")"  made by a recipe from others
 //! method  = "method" STRING ( "training" | "functional" ) "{" { header } body
 //! header  = "in_spec" STRING | "out_spec" STRING            pytrees
+//!         | "guard" STRING                                  what the exporter took for granted
 //!         | "symbol" SYMBOL "[" [INT] ".." [INT] "]"        bounds, inclusive
 //!         | "input" [ value ] "=" kind
 //! kind    = "user" | "literal" STRING arg | "parameter" "@" INT | "buffer" "@" INT [ "nonpersistent" ]

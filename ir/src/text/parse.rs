@@ -223,6 +223,7 @@ impl<'a> Parser<'a, '_> {
         self.at.expect(b'{')?;
         let (mut in_spec, mut out_spec) = (Cow::Borrowed(""), Cow::Borrowed(""));
         let mut ranges = Ranges::default();
+        let mut guards = Vec::new();
         let mut inputs = Vec::new();
         let mut positions = HashMap::new();
         let mut scope = Scope::default();
@@ -231,6 +232,7 @@ impl<'a> Parser<'a, '_> {
             match self.at.word() {
                 "in_spec" => in_spec = self.at.string()?,
                 "out_spec" => out_spec = self.at.string()?,
+                "guard" => guards.push(self.at.string()?.into()),
                 "symbol" => {
                     let (symbol, range) = self.range()?;
                     if ranges.0.insert(symbol, range).is_some() {
@@ -254,7 +256,7 @@ impl<'a> Parser<'a, '_> {
             outputs.push(kind);
             Ok(())
         })?;
-        Ok(Method { name, graph, inputs, outputs, ranges, dialect, in_spec: in_spec.into(), out_spec: out_spec.into() })
+        Ok(Method { name, graph, inputs, outputs, ranges, guards, dialect, in_spec: in_spec.into(), out_spec: out_spec.into() })
     }
 
     fn range(&mut self) -> Result<(Symbol, Range), Error> {

@@ -83,7 +83,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Words that can stand where a label does, or follow a call.
-const RESERVED: &[&str] = &["at", "in", "in_spec", "input", "of", "out_spec", "return", "symbol"];
+const RESERVED: &[&str] = &["at", "guard", "in", "in_spec", "input", "of", "out_spec", "return", "symbol"];
 
 #[derive(Default)]
 struct Printer {
@@ -167,6 +167,11 @@ impl Printer {
         for (symbol, range) in &method.ranges.0 {
             // Writing to a string cannot fail, here and below.
             let _ = writeln!(self.out, "  symbol {symbol} {range}");
+        }
+        for guard in &method.guards {
+            self.out.push_str("  guard ");
+            self.string(guard);
+            self.out.push('\n');
         }
         for input in &method.inputs {
             self.input(&method.graph, input);

@@ -51,6 +51,8 @@ method "forward" functional {
   symbol s1 [2..]
   symbol s77 [-9223372036854775808..9223372036854775807]
   symbol u0 [..-3]
+  guard "L['x'].size()[0] % 2 == 0"
+  guard "\"odd\\"
   input %p_w : bf16[3, 2] = parameter @0
   input %b_cache : f32[2] = buffer @1
   input %b_empty : u8[0, 7] = buffer @2 nonpersistent
@@ -252,6 +254,7 @@ fn odd_programs_print() {
         inputs: vec![],
         outputs: vec![crate::program::OutputKind::Token; 3],
         ranges: crate::sym::Ranges::default(),
+        guards: vec![],
         dialect: Dialect::Training,
         in_spec: "".into(),
         out_spec: "".into(),

@@ -432,6 +432,7 @@ fn everything_wrong_is_reported_up_to_a_limit() {
         inputs: vec![Input { value: Some(x), kind: InputKind::User }],
         outputs: vec![],
         ranges: Ranges::default(),
+        guards: vec![],
         dialect: Dialect::Training,
         in_spec: "".into(),
         out_spec: "".into(),

@@ -282,6 +282,36 @@ fn attention_with_dropout_is_refused_where_the_reference_aborts() {
 }
 
 #[test]
+fn arguments_of_attention_count_by_name_as_well() {
+    // The reference looks at places only, and misses a mask, a direction or dropout that is named.
+    let attention = |args: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               input %x : f32[1, 2, 3, 4] = user
+               input %m : f32[3, 3] = user
+               %y : f32[1, 2, 3, 4] = aten.scaled_dot_product_attention.default(%x, %x, %x, {args})
+               return %y
+             }}"
+        ));
+        let sdpa = p.chains[0].iter().find_map(|i| match *i {
+            Instr::Sdpa { mask, causal, scale, .. } => Some((mask.is_some(), causal, scale)),
+            _ => None,
+        });
+        sdpa.unwrap()
+    };
+    assert_eq!(attention("scale=2.0, attn_mask=%m"), (true, false, 2.0));
+    assert_eq!(attention("is_causal=True, dropout_p=0.0"), (false, true, 0.5));
+    let refusal = refused(
+        "etir 1\nmethod \"forward\" functional {
+           input %x : f32[1, 2, 3, 4] = user
+           %y : f32[1, 2, 3, 4] = aten.scaled_dot_product_attention.default(%x, %x, %x, dropout_p=0.5)
+           return %y
+         }",
+    );
+    assert!(refusal.contains("without dropout"), "{refusal}");
+}
+
+#[test]
 fn one_refused_attention_leaves_the_others_whole() {
     // The reference takes all calls of an operator apart when it declines one.
     let program = text::parse(

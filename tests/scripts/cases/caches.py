@@ -229,3 +229,22 @@ class cross_attention_cache(nn.Module):
 
 model("cross_attention_cache", cross_attention_cache, lambda: [call(torch.randn(2, 1, n, 4), torch.randn(2, 1, 6, 4)) for n in (2, 6, 1)],
       dynamic=lambda: ({2: Dim("n", min=1, max=6)}, None), reference_wrong=WHY)
+
+
+class cache_that_wraps(nn.Module):
+    """A ring of six places written a few at a time, past its end as well, and all at once."""
+
+    def __init__(self):
+        super().__init__()
+        import executorch.backends.mlx.custom_ops  # noqa: F401  registers mlx::kv_cache_update
+        self.register_buffer("cache", torch.zeros(1, 2, 6, 4))
+
+    def forward(self, x, position):
+        start = position.item()
+        torch._check(start >= 0)
+        torch.ops.mlx.kv_cache_update(self.cache, x, start, 6)
+        return self.cache.clone(), self.cache.sum(-1)
+
+
+model("cache_that_wraps", cache_that_wraps, lambda: [call(torch.randn(1, 2, n, 4), torch.tensor(at)) for n, at in ((4, 0), (3, 4), (1, 7), (6, 8))],
+      dynamic=lambda: {"x": {2: Dim("n", min=1, max=6)}, "position": None}, keep_reference=True)

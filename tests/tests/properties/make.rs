@@ -116,6 +116,7 @@ impl Case {
             graph,
             inputs,
             ranges: self.ranges.clone(),
+            guards: vec![],
             dialect: Dialect::Training,
             in_spec: "".into(),
             out_spec: "".into(),

@@ -56,7 +56,9 @@ pub(super) fn method(program: &mut Program, name: &str, json: model::ExportedPro
     let root = json.graph_module.module_call_graph.iter().find(|m| m.fqn.is_empty()).and_then(|m| m.signature.as_ref());
     let (in_spec, out_spec) = root.map_or(("", ""), |s| (&s.in_spec, &s.out_spec));
     let ranges = ranges(&json.range_constraints);
-    let method = Method { name: name.into(), graph, inputs, outputs, ranges, dialect, in_spec: in_spec.into(), out_spec: out_spec.into() };
+    let guards = json.guards_code.iter().flatten().map(|g| g.as_str().into()).collect();
+    let method =
+        Method { name: name.into(), graph, inputs, outputs, ranges, guards, dialect, in_spec: in_spec.into(), out_spec: out_spec.into() };
     program.methods.push(method);
     Ok(())
 }
