@@ -74,7 +74,7 @@ class gated_delta(nn.Module):
         return self.any(*args)
 
 
-class gated_delta_of_odd_width(nn.Module):
+class delta_rule_of_odd_width(nn.Module):
     """The gated delta rule as it is called without saying that no kernel shall be used, over keys whose width no kernel takes."""
 
     def __init__(self):
@@ -86,7 +86,7 @@ class gated_delta_of_odd_width(nn.Module):
         return torch.ops.mlx.gated_delta_rule(q, k, v, g, rate, self.state)
 
 
-model("gated_delta_of_odd_width", gated_delta_of_odd_width, lambda: [gates(3), gates(3)], rtol=1e-5, atol=2e-5)
+model("delta_rule_of_odd_width", delta_rule_of_odd_width, lambda: [gates(3), gates(3)], rtol=1e-5, atol=2e-5)
 model("gated_delta_bf16", gated_delta, lambda: {"any": [gates(n, torch.bfloat16) for n in (70, 2)]}, methods=["any"],
       dtype=torch.bfloat16, dynamic=lambda: {"any": [{1: Dim("n", min=1, max=256)}] * 5}, rtol=3e-2, atol=3e-2)
 
