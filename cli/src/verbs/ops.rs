@@ -52,7 +52,7 @@ fn operator(op: OpId, lowered: &HashMap<&str, &mlx::Operator>) -> Option<Operato
         (Some(o), false) => (o.becomes.to_owned(), o.conditions.to_owned()),
         (Some(o), true) if o.conditions.is_empty() => (format!("{}; else {FORMULA}", o.becomes), String::new()),
         (Some(o), true) => (format!("{}; else {FORMULA}", o.becomes), format!("{}, and the formula does not apply", o.conditions)),
-        (None, true) => (FORMULA.to_owned(), String::new()),
+        (None, true) => (FORMULA.to_owned(), mlx::refusal(op).map_or_else(String::new, |(why, _)| why.to_owned())),
         (None, false) => match op.synonym_of().or_else(|| op.copy_to_view()).or_else(|| op.inplace_to_functional()) {
             Some(other) => {
                 let main = operator(other, lowered)?;

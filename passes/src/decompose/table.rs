@@ -366,6 +366,9 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.nansum.default")], reduce::nansum),
     (&[op!("aten.nanmean.default")], reduce::nanmean),
     (&[op!("aten._safe_softmax.default")], attention::safe_softmax),
-    // Branches.
+    // Branches and loops.
     (&[op!("higher_order.cond")], special::cond),
+    (&[op!("higher_order.scan")], special::scan),
+    (&[op!("higher_order.map"), op!("higher_order.map_impl")], special::map),
+    (&[op!("higher_order.associative_scan")], special::associative_scan),
 ];

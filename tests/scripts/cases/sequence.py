@@ -1,5 +1,6 @@
 """Networks for words, clicks and states: small ones as fixtures, some of the sizes used in earnest on demand."""
 import torch
+from torch import nn
 from torch.export import Dim
 
 from architectures import sequence
@@ -37,3 +38,22 @@ model("rwkv", lambda: sequence.RWKV(12), lambda: [call(torch.randn(1, 12)) for _
 model("bert_base", lambda: sequence.Bert(30522, 768, 12, 3072, 12, 512), sentences(30522, ((2, 7), (1, 16))), dynamic=any_sentence, **LARGE)
 model("t5_small", lambda: sequence.T5(32128, 512, 8, 64, 1024, 8, 32), lambda: [call(torch.randint(1, 32128, (1, t)), torch.randint(1, 32128, (1, u))) for t, u in ((16, 5), (9, 7))],
       dynamic=lambda: ({1: Dim("t", min=2, max=512)}, {1: Dim("u", min=2, max=512)}), **LARGE)
+
+
+class loops_written_out(nn.Module):
+    """Loops over the steps of a sequence: with a state, without one, over several tensors at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x, y):
+        def step(state, now):
+            state = torch.tanh(state @ self.weight + now[0])
+            return state, (state * 2, now[1] - state)
+
+        last, (doubled, rest) = torch._higher_order_ops.scan(step, x[0] * 0, (x, y))
+        return last, doubled, rest, torch._higher_order_ops.map(lambda row, w: row @ w + 1, x, self.weight)
+
+
+model("loops_written_out", loops_written_out, lambda: [call(torch.randn(5, 2, 3), torch.randn(5, 2, 3))], keep_reference=True, **TIGHT)

@@ -42,6 +42,7 @@ fn what_torch_ignores_is_ignored() {
         |p| _ = p.program.as_object_mut().unwrap().remove("opset_version"),
         |p| p.program["opset_version"] = json!({"aten": 99}),
         |p| p.program["guards_code"] = json!(["L['x'].size()[0] * L['x'].size()[0] == 16"]),
+        |p| p.program["guards_code"] = Value::Null,
         |p| p.program["verifiers"] = json!(["", "ATEN"]),
         // What is left out where it says nothing.
         |p| {
@@ -96,6 +97,7 @@ fn keys_of_ranges_may_be_expressions_or_name_nothing() {
             "2*s77": {"min_val": 4, "max_val": 8},
             "not said anywhere": {"min_val": 1, "max_val": 2},
         });
+        p.program["guards_code"] = json!(["L['x'].size()[0] % 2 == 0"]);
         let size = json!({"as_expr": {"expr_str": "Symbol('s77', positive=True, integer=True)", "hint": null}});
         let other = json!({"as_expr": {"expr_str": "Mul(Integer(2), Symbol('s77', positive=True, integer=True))"}});
         let graph = &mut p.program["graph_module"]["graph"]["tensor_values"];
@@ -103,6 +105,7 @@ fn keys_of_ranges_may_be_expressions_or_name_nothing() {
         // Strides and offsets may be symbolic, too, and are only where a tensor was when it was traced.
         (graph["x"]["storage_offset"], graph["x"]["strides"][0]) = (other.clone(), other);
     });
+    assert_eq!(*program.methods[0].guards, ["L['x'].size()[0] % 2 == 0".into()]);
     let ranges = &program.methods[0].ranges;
     assert_eq!(ranges.of(&Symbol::new("s77").unwrap()), Range { min: Some(0), max: None });
     assert_eq!(ranges.of(&Symbol::new("u0").unwrap()), Range { min: None, max: Some(9) });

@@ -49,9 +49,14 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("kaiser_window bartlett_window", "its values are no short formula", "make the window a buffer of the model"),
     ("combinations pdist", "which pairs there are is a list of indices", "index with constants: x[rows] and x[columns]"),
     (
-        "higher_order.while_loop higher_order.associative_scan higher_order.scan",
+        "higher_order.while_loop",
         "how often the body runs, or what it carries, is not known at export",
         "unroll the loop, or call the program once a step",
+    ),
+    (
+        "higher_order.associative_scan higher_order.scan higher_order.map higher_order.map_impl",
+        "the number of rounds is not known at export, or too large for the body to be written out each time",
+        "export with a fixed number of rounds, or call the program once a round",
     ),
     (
         "higher_order.executorch_call_delegate",
