@@ -631,3 +631,25 @@ fn the_sorted_flag_of_experts_is_not_overwritten_before_its_last_use() {
     }
     assert_eq!(written, 1, "{p}");
 }
+
+#[test]
+fn zero_points_of_experts_are_subtracted_where_eager_adds_them() {
+    // The reference's own operator adds them in Python, and its delegate subtracts them: that is what a zero point means.
+    let (d, p) = lowered(&format!(
+        "etir 1\nweight @0 \"w\" i8[1, 2, 32] inline 0x{}\nweight @1 \"scales\" f32[1, 2, 1] inline 0x0000003f0000803f
+         weight @2 \"zeros\" i8[1, 2, 1] inline 0x02fd\nmethod \"forward\" functional {{
+           input %w : i8[1, 2, 32] = parameter @0
+           input %scales : f32[1, 2, 1] = parameter @1
+           input %zeros : i8[1, 2, 1] = parameter @2
+           input %x : f32[3, 1, 32] = user
+           input %i : i64[3] = user
+           %y : f32[3, 1, 2] = mlx.gather_qmm.default(%x, %w, %scales, %zeros, %i)
+           return %y
+         }}",
+        "00".repeat(64)
+    ));
+    assert!(p.chains[0].iter().any(|i| matches!(i, Instr::GatherQmm { biases: Some(_), bits: 4, .. })), "{p}");
+    let biases = d.named_data.iter().find(|(key, _)| key.contains("to_biases")).unwrap().1.to_vec().unwrap();
+    // -scale * (zero point + 8): -0.5 * 10 and -1 * 5.
+    assert_eq!(biases, [-5.0f32, -5.0].map(f32::to_le_bytes).concat());
+}

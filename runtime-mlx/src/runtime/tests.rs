@@ -174,6 +174,54 @@ fn integers_pass_through_delegates() {
 }
 
 #[test]
+fn integers_go_from_one_delegate_to_the_next() {
+    // As the reference divides a program: the length that the first one finds is an argument of the second.
+    let size = Program {
+        num_inputs: 1,
+        num_values: 1,
+        tensor_meta: vec![TensorMeta { dtype: DType::Float32, shape: vec![ShapeDim::Dynamic { min: 0, max: None }], dim_order: None }],
+        input_map: vec![MlxSlot::Tensor(Tid(0))],
+        output_map: vec![MlxSlot::Int(Vid(0))],
+        chains: vec![vec![Instr::SymSize { a: Tid(0), dim: 0, out: Vid(0) }]],
+        ..Program::default()
+    };
+    let fill = Program {
+        num_outputs: 1,
+        num_values: 1,
+        tensor_meta: size.tensor_meta.clone(),
+        input_map: vec![MlxSlot::Int(Vid(0))],
+        output_map: vec![MlxSlot::Tensor(Tid(0))],
+        chains: vec![vec![Instr::Full { out: Tid(0), shape: vec![Vid(0).into()], v: 1.5.into(), scalar_type: DType::Float32 }]],
+        ..Program::default()
+    };
+    let up_to = TensorSpec::up_to(DType::Float32, [8]);
+    let delegates = vec![
+        delegate(&size, vec![V::Input(0)], vec![DelegateOutput::Int]),
+        delegate(&fill, vec![result(0)], vec![DelegateOutput::Tensor(up_to.clone())]),
+    ];
+    let (runtime, _file) = open(&package(vec![method("forward", vec![Input::Tensor(up_to)], delegates, vec![result(1)])]));
+    let mut forward = runtime.load_method("forward").unwrap();
+    for n in [3usize, 1] {
+        let x = Value::Tensor(Tensor::zeros(DType::Float32, &[n]).unwrap());
+        assert_eq!(floats(&forward.execute(&[x]).unwrap()[0]), vec![1.5; n]);
+    }
+}
+
+#[test]
+fn chains_run_one_after_the_other() {
+    let mut contents = portable(
+        vec![planned(DType::Float32, &[2]), planned(DType::Float32, &[2])],
+        &[("aten::neg", "out", &[0, 1, 1]), ("aten::abs", "out", &[1, 2, 2])],
+        2,
+    );
+    let chain = &mut contents.plans[0].chains[0];
+    let second = chain.instructions.pop().unwrap();
+    contents.plans[0].chains.push(model::Chain { instructions: vec![second], ..model::Chain::default() });
+    let (runtime, _file) = open(&contents);
+    assert_eq!(floats(&runtime.load_method("forward").unwrap().execute(&[x()]).unwrap()[0]), [1.0, 2.0]);
+}
+
+#[test]
 fn mutated_inputs_come_back_and_constant_methods_answer() {
     let plan = Plan {
         mutations: vec![Mutation { input: 0, value: result(0) }],
