@@ -239,6 +239,9 @@ pub(crate) struct TensorMeta {
     pub strides: Vec<SymScalar>,
     #[serde(default)]
     pub storage_offset: Option<SymScalar>,
+    /// How elements are stored: 7 where strides say it.
+    #[serde(default)]
+    pub layout: Option<i64>,
 }
 
 #[derive(Deserialize)]

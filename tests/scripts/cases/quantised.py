@@ -343,3 +343,16 @@ class small_floats_in_halves(nn.Module):
         h = x.bfloat16()
         return (F.linear(h, a), F.linear(h, a) + 1, F.embedding(i, a) * 2, F.embedding(i[0], a), F.linear(x, b), F.embedding(i[0], b),
                 F.linear(h, c), F.embedding(i, c) * 2, F.embedding(i[0], c), F.linear(x, d), F.embedding(i[0], d))
+
+
+@case(steps=lambda: [call(torch.randn(2, 256), torch.tensor([1, 0]))], rtol=2e-2, atol=2e-2, reference_wrong="scales have the type that the first user asks for, for all others too")
+class gguf_in_two_types(nn.Module):
+    """One set of GGML's blocks read in single precision, bfloat16 and float16."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("blob", blocks("q5_k", 4, 256, torch.float32).data.raw)
+
+    def forward(self, x, ids):
+        single, brain, half = (torch.ops.torchao.dequantize_gguf(self.blob, "q5_k", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16))
+        return F.linear(x, single), F.linear(x.bfloat16(), brain), F.linear(x.half(), half), F.embedding(ids, brain), F.embedding(ids, single), F.embedding(ids[0], half)

@@ -36,6 +36,10 @@ fn shortened(text: &str) -> String {
 /// A sentence saying what is wrong with them.
 pub(in super::super) fn tensor_type(meta: &TensorMeta, major: i64) -> Result<TensorType, String> {
     let dtype = dtype(meta.dtype, major).ok_or_else(|| format!("{} is no element type", meta.dtype))?;
+    // Older files may not know; whatever else there is has no strides.
+    if let Some(layout @ 1..=6) = meta.layout {
+        return Err(format!("its layout is number {layout}, sparse or opaque; only strided tensors are read"));
+    }
     let shape: Vec<Expr> = meta.sizes.iter().map(scalar).collect::<Result<_, _>>()?;
     if let Some(n) = shape.iter().filter_map(Expr::as_int).find(|&n| n < 0) {
         return Err(format!("negative size {n}"));

@@ -184,6 +184,16 @@ const DEFECTS: &[Row] = &[
         "tensor \"linear\": it has no entry in tensor_values",
     ),
     (
+        |p| p.program["graph_module"]["graph"]["tensor_values"]["linear"]["layout"] = json!(1),
+        ErrorKind::Format,
+        "tensor \"linear\": its layout is number 1, sparse or opaque",
+    ),
+    (
+        |p| p.config["config"]["l.bias"]["tensor_meta"]["layout"] = json!(6),
+        ErrorKind::Weight,
+        "weight \"l.bias\": its layout is number 6, sparse or opaque",
+    ),
+    (
         |p| p.program["graph_module"]["graph"]["tensor_values"]["linear"]["dtype"] = json!(99),
         ErrorKind::Format,
         "tensor \"linear\": 99 is no element type",
