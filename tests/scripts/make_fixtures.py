@@ -16,6 +16,7 @@ import cases.chance
 import cases.dtypes
 import cases.layers
 import cases.models
+import cases.operator_faults
 import cases.operators
 import cases.quantised
 import cases.reference_faults

@@ -230,6 +230,10 @@ impl<'a> Parser<'a> {
                     text.parse().map(Expr::float).map_err(|_| self.wrong("not a number"))
                 };
             }
+            "Piecewise" => {
+                let built = self.pieces()?;
+                return self.sized(built);
+            }
             _ => {}
         }
         let mut args = Vec::new();
@@ -244,6 +248,26 @@ impl<'a> Parser<'a> {
         }
         let built = self.build(name, args)?;
         self.sized(built)
+    }
+
+    /// `ExprCondPair(value, condition), …)`: the first value whose condition holds; the last one's always does.
+    fn pieces(&mut self) -> Result<Expr, String> {
+        let mut pieces = Vec::new();
+        while !self.eat(")") {
+            if !pieces.is_empty() && !self.eat(",") {
+                return Err(self.wrong("expected , or )"));
+            }
+            let well = self.eat("ExprCondPair(");
+            let value = self.expression()?;
+            let apart = self.eat(",");
+            let condition = self.expression()?;
+            if !(well && apart && self.eat(")")) {
+                return Err(self.wrong("expected ExprCondPair(value, condition)"));
+            }
+            pieces.push((value, condition));
+        }
+        let Some((rest, Expr::Bool(true))) = pieces.pop() else { return Err(self.wrong("a last piece whose condition may not hold")) };
+        Ok(pieces.into_iter().rev().fold(rest, |rest, (value, condition)| Expr::call(Func::Where, vec![condition, value, rest])))
     }
 
     fn quoted(&mut self) -> Result<&'a str, String> {

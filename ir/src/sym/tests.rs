@@ -27,6 +27,9 @@ fn srepr_of_sympy_is_read() {
     let srepr = "Add(Mul(Integer(-1), Symbol('u0', integer=True)), FloorDiv(Symbol('s77', positive=True, integer=True), Integer(2)))";
     assert_eq!(e(srepr), e("s77//2 - u0"));
     assert_eq!(e("GreaterThan(Symbol('u0', integer=True), Integer(0))"), e("0 <= u0"));
+    // A truth value taken out of a tensor, as a number.
+    let pieces = "Piecewise(ExprCondPair(Integer(1), Equality(Symbol('u0', integer=True), Integer(1))), ExprCondPair(Integer(0), true))";
+    assert_eq!(e(pieces), e("Where(Eq(u0, 1), 1, 0)"));
 }
 
 #[test]
@@ -137,7 +140,8 @@ fn text_reads_back_to_the_same_value() {
 
 #[test]
 fn nonsense_is_refused_with_its_place() {
-    for text in ["", "s0 +", "Foo(1)", "Symbol(s0)", "(((", "1 2", "Max()", "Integer(1, 2)"] {
+    let perhaps = "Piecewise(ExprCondPair(Integer(1), Symbol('u0')))";
+    for text in ["", "s0 +", "Foo(1)", "Symbol(s0)", "(((", "1 2", "Max()", "Integer(1, 2)", "Piecewise()", "Piecewise(1)", perhaps] {
         assert!(Expr::parse(text).is_err(), "{text}");
     }
     assert!(Expr::parse(&"(".repeat(100_000)).is_err());

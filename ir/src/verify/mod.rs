@@ -49,7 +49,7 @@ use crate::graph::{Arg, Def, Graph, Node, NodeId, TensorType, Type, ValueId};
 use crate::infer;
 use crate::op::{ArgType, Kind, Schema};
 use crate::program::{Dialect, Input, InputKind, Method, OutputKind, Program};
-use crate::sym::{Expr, Symbol};
+use crate::sym::{Expr, Func, Symbol};
 use crate::text::print_type;
 
 /// At most this many findings are listed; the number of the others is given.
@@ -326,8 +326,12 @@ impl<'a> Checker<'a, '_> {
         let schema = node.op.schema();
         let value = graph.value(v);
         let introduces = match &value.ty {
-            // A number names itself; in an expression, symbols must be known.
-            Type::Int(e) | Type::Float(e) | Type::Bool(e) => matches!(e, Expr::Sym(_)),
+            // A number names itself; in an expression, symbols must be known. Of a truth value torch names the number that it is.
+            Type::Int(e) | Type::Float(e) | Type::Bool(e) if matches!(e, Expr::Sym(_)) => true,
+            Type::Bool(Expr::Call(Func::Eq, of)) => {
+                schema.traits.data && matches!(**of, [Expr::Sym(_), Expr::Int(1)] | [Expr::Int(1), Expr::Sym(_)])
+            }
+            Type::Int(_) | Type::Float(_) | Type::Bool(_) => false,
             _ => schema.traits.data || schema.traits.dynamic,
         };
         let mut unknown = None;

@@ -239,6 +239,14 @@ fn symbols_are_introduced_before_they_are_used() {
         "%more : int(u7 + 1) = aten.item.default(%count) %item : int(u0)",
         "method forward, more = aten.item.default: %more : int(u7 + 1): nothing before it introduces the symbol u7",
     );
+    // A truth value taken out of a tensor introduces the number that it is; one that is computed does not.
+    let truth = SOUND.replace("%item : int(u0)", "%yes : bool(Eq(u4, 1)) = aten.item.default(%flag) %item : int(u0)");
+    assert_eq!(verify(&parse(&truth, &mut NoFiles).unwrap()).map_err(|e| e.findings().to_vec()), Ok(()));
+    text(
+        "%item : int(u0)",
+        "%same : bool(Eq(u4, 1)) = _operator.eq(3, 1) %item : int(u0)",
+        "method forward, same = _operator.eq: %same : bool(Eq(u4, 1)): nothing before it introduces the symbol u4",
+    );
     text(
         "%neg : f32[s0, 3] =",
         "%neg : f32[s0, u5] =",

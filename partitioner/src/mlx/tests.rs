@@ -6,6 +6,8 @@ use crate::cluster::divide;
 
 use super::Mlx;
 
+mod faults;
+
 /// The delegate of a program whose nodes all go into one partition.
 fn lowered(text: &str) -> (Delegate, MlxProgram) {
     let program = text::parse(text, &mut NoFiles).unwrap();
@@ -253,7 +255,7 @@ fn refused(text: &str) -> String {
     let program = text::parse(text, &mut NoFiles).unwrap();
     let method = &program.methods[0];
     let division = divide(method, &Mlx::new().verdicts(&program, method));
-    let [(_, refusal)] = division.refused.as_slice() else { panic!("one refusal") };
+    let [(_, refusal)] = division.refused.as_slice() else { panic!("one refusal of\n{text}\n{:?}", division.refused) };
     refusal.to_string()
 }
 

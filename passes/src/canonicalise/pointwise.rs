@@ -111,7 +111,8 @@ pub(super) fn clamp(site: &mut Site<'_>) -> Option<Patch> {
         "aten.clamp_min.Tensor" => (op!("aten.clamp.Tensor"), limit, Arg::None),
         "aten.clamp_max.Tensor" => (op!("aten.clamp.Tensor"), Arg::None, limit),
         // Integer tensors keep `hardtanh`: its limits are cast, clamp's promote.
-        "aten.relu6.default" | "aten.hardtanh.default" if !site.result()?.dtype.is_float() => return None,
+        "aten.hardtanh.default" if !site.result()?.dtype.is_float() => return None,
+        "aten.relu6.default" if !site.result()?.dtype.is_float() => (op!("aten.clamp.default"), Arg::Int(0), Arg::Int(6)),
         "aten.relu6.default" => (op!("aten.clamp.default"), Arg::Float(0.0), Arg::Float(6.0)),
         _ => (op!("aten.clamp.default"), limit, site.nth(2).clone()),
     });

@@ -406,4 +406,42 @@ mod tests {
         assert_eq!(clip(&x, Some(&high), Some(&low)).unwrap().values::<i32>().unwrap().as_ref(), [-1; 3]);
         assert_eq!(clip(&x, None, None).unwrap().values::<i32>().unwrap().as_ref(), [-3, 0, 9]);
     }
+
+    #[test]
+    fn truth_values_and_mixed_integers() {
+        let b = t(&[true, true, false].map(Bool::from));
+        let c = t(&[true, false, false].map(Bool::from));
+        let truth = |op| binary(op, &b, &c).unwrap().values::<Bool>().unwrap().iter().map(|v| v.get()).collect::<Vec<_>>();
+        assert_eq!(truth(Binary::Add), [true, true, false]);
+        assert_eq!(truth(Binary::Multiply), [true, false, false]);
+        assert_eq!(truth(Binary::BitwiseXor), [false, true, false]);
+        assert_eq!(truth(Binary::LogicalOr), [true, true, false]);
+        assert_eq!(truths(Binary::LogicalOr, &[f32::NAN, -0.0], &[0.0, 0.0]), [true, false]);
+        // Quotients of integers are singles, whatever their width.
+        let wide = run::<i64, f32>(Binary::FloorDivide, &[(1 << 24) + 1, 1 << 53], &[1, 1]);
+        assert_eq!(wide, [16777216.0, 9007199254740992.0]);
+        assert!(run::<i32, f32>(Binary::Divide, &[0], &[0])[0].is_nan());
+        assert_eq!(binary(Binary::Divide, &b, &t(&[2u8])).unwrap().dtype(), DType::Float32);
+        let angle = run::<i32, f32>(Binary::Atan2, &[1, 0], &[1, -1]);
+        assert_eq!(angle, [std::f32::consts::FRAC_PI_4, std::f32::consts::PI]);
+        assert_eq!(run::<i32, f32>(Binary::LogAddExp, &[0], &[0]), [std::f32::consts::LN_2]);
+        assert_eq!(run::<f32, f32>(Binary::Power, &[0.0, -8.0], &[0.0, 1.0 / 3.0])[0], 1.0);
+    }
+
+    #[test]
+    fn bounds_that_are_no_numbers_and_conditions_that_broadcast() {
+        let x = t(&[f32::NAN, 1.0, 5.0]);
+        let nan = Tensor::scalar(f32::NAN).unwrap();
+        let one = Tensor::scalar(2.0f32).unwrap();
+        let clipped = clip(&x, None, Some(&one)).unwrap().values::<f32>().unwrap().into_owned();
+        assert!(clipped[0].is_nan() && clipped[1..] == [1.0, 2.0]);
+        assert!(clip(&x, Some(&nan), Some(&one)).unwrap().values::<f32>().unwrap().iter().all(|v| v.is_nan()));
+        let ints = clip(&t(&[-3i32, 7]), Some(&Tensor::scalar(-0.5f32).unwrap()), None).unwrap();
+        assert_eq!((ints.dtype(), ints.values::<f32>().unwrap().as_ref()), (DType::Float32, &[-0.5, 7.0][..]));
+        let condition = Tensor::from_slice(&[2, 1, 1], &[1i32, 0]).unwrap();
+        let (x, y) = (Tensor::from_slice(&[2, 1], &[1i8, 2]).unwrap(), t(&[10u8, 20, 30]));
+        let all = select(&condition, &x, &y).unwrap();
+        assert_eq!((all.shape(), all.dtype()), (&[2, 2, 3][..], DType::Int16));
+        assert_eq!(all.values::<i16>().unwrap().as_ref(), [1, 1, 1, 2, 2, 2, 10, 20, 30, 10, 20, 30]);
+    }
 }

@@ -80,6 +80,9 @@ impl Sizes {
             return Err(bad("image, kernel and geometry have different numbers of axes"));
         }
         let groups = usize::try_from(geometry.groups).ok().filter(|&g| g > 0).ok_or_else(|| bad("no groups"))?;
+        if groups > 1 && rank > 2 {
+            return Err(bad("MLX has groups in one and two dimensions only"));
+        }
         if channels % groups != 0 || out_channels % groups != 0 || depth != channels / groups {
             return Err(bad(&format!("channels do not divide into {groups} groups")));
         }

@@ -266,4 +266,15 @@ mod tests {
         assert_eq!(got.values::<f16>().unwrap()[0].to_f32(), 3.5);
         assert!(scatter_add(&x, &t(&[2, 1], &[3, 0]), &t(&[2, 1], &[1, 1]), 1).is_err());
     }
+
+    #[test]
+    fn single_indices_are_checked_and_masks_are_none() {
+        use crate::engine::Engine;
+        let (cpu, x) = (crate::cpu::Cpu, t(&[2, 3], &[0, 1, 2, 3, 4, 5]));
+        assert_eq!(ints(&cpu.take_at(&x, -1, -1).unwrap()), [2, 5]);
+        assert!(cpu.take_at(&x, 3, 1).is_err() && cpu.take_at(&x, -4, 1).is_err() && cpu.take_at(&x, 0, 2).is_err());
+        let mask = Tensor::from_slice(&[2], &[true, false].map(crate::tensor::Bool::from)).unwrap();
+        assert!(take(&x, &mask, 0).is_err() && take_along_axis(&x, &mask.reshape(&[2, 1]).unwrap(), 1).is_err());
+        assert!(take(&x, &t(&[1], &[-4]), 1).is_err());
+    }
 }

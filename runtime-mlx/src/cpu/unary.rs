@@ -250,4 +250,81 @@ mod tests {
         let empty = Tensor::zeros(DType::Float16, &[0, 4]).unwrap();
         assert_eq!(unary(Unary::Exp, &empty).unwrap().shape(), [0, 4]);
     }
+
+    #[test]
+    fn ends_of_the_domains() {
+        let inf = f32::INFINITY;
+        let at = |op, x: f32| floats(&unary(op, &f(&[x])).unwrap())[0];
+        for (op, x, want) in [
+            (Unary::Reciprocal, 0.0, inf),
+            (Unary::Reciprocal, -0.0, -inf),
+            (Unary::Rsqrt, inf, 0.0),
+            (Unary::Exp, -inf, 0.0),
+            (Unary::Expm1, -inf, -1.0),
+            (Unary::Log1p, -1.0, -inf),
+            (Unary::Log2, 0.0, -inf),
+            (Unary::Log10, inf, inf),
+            (Unary::Tanh, inf, 1.0),
+            (Unary::Sigmoid, -inf, 0.0),
+            (Unary::Erf, -inf, -1.0),
+            (Unary::Arctanh, 1.0, inf),
+            (Unary::Arccosh, 1.0, 0.0),
+            (Unary::Arctan, inf, std::f32::consts::FRAC_PI_2),
+            (Unary::Square, -inf, inf),
+            (Unary::Abs, -inf, inf),
+            (Unary::Trunc, -2.7, -2.0),
+            (Unary::Ceil, -0.5, -0.0),
+            (Unary::Floor, inf, inf),
+        ] {
+            assert_eq!(at(op, x).to_bits(), want.to_bits(), "{op:?} of {x}");
+        }
+        for (op, x) in [
+            (Unary::Sqrt, -1.0),
+            (Unary::Rsqrt, -1.0),
+            (Unary::Arcsin, 2.0),
+            (Unary::Arccos, -2.0),
+            (Unary::Arccosh, 0.5),
+            (Unary::Sin, inf),
+            (Unary::Log1p, -2.0),
+        ] {
+            assert!(at(op, x).is_nan(), "{op:?} of {x}");
+        }
+        for op in [Unary::Floor, Unary::Exp, Unary::Abs, Unary::Square, Unary::Neg, Unary::Tanh, Unary::Silu] {
+            assert!(at(op, f32::NAN).is_nan(), "{op:?}");
+        }
+    }
+
+    #[test]
+    fn integers_and_truth_values_in_functions_of_floats() {
+        let b = Tensor::from_slice(&[2], &[Bool::from(true), Bool::from(false)]).unwrap();
+        assert_eq!(floats(&unary(Unary::Exp, &b).unwrap()), [1f32.exp(), 1.0]);
+        let i = Tensor::from_slice(&[2], &[4i64, 0]).unwrap();
+        assert_eq!(floats(&unary(Unary::Sqrt, &i).unwrap()), [2.0, 0.0]);
+        let silu = unary(Unary::Silu, &Tensor::from_slice(&[1], &[0u8]).unwrap()).unwrap();
+        assert_eq!((silu.dtype(), floats(&silu)), (DType::Float32, vec![0.0]));
+        for op in [Unary::Floor, Unary::Ceil, Unary::Trunc] {
+            assert_eq!(unary(op, &i).unwrap().values::<i64>().unwrap().as_ref(), [4, 0]);
+            assert_eq!(unary(op, &b).unwrap().dtype(), DType::Bool);
+        }
+        assert_eq!(round(&i, 0).unwrap().values::<i64>().unwrap().as_ref(), [4, 0]);
+        assert!(gelu(&i, "none").is_err());
+        let u = Tensor::from_slice(&[2], &[1u8, 255]).unwrap();
+        assert_eq!(unary(Unary::Neg, &u).unwrap().values::<u8>().unwrap().as_ref(), [255, 1]);
+        assert_eq!(unary(Unary::Square, &u).unwrap().values::<u8>().unwrap().as_ref(), [1, 1]);
+    }
+
+    #[test]
+    fn gelu_of_halves_rounds_after_every_step() {
+        let r = |x: f32| bf16::from_f32(x).to_f32();
+        let x = [0.7f32, -1.3, 2.9].map(r);
+        let got = gelu(&cast(&f(&x), DType::BFloat16).unwrap(), "none").unwrap();
+        let want = x.map(|v| bf16::from_f32(0.5 * r(v * r(1.0 + r(libm::erff(r(r(std::f32::consts::FRAC_1_SQRT_2) * v)))))));
+        assert_eq!(got.values::<bf16>().unwrap().as_ref(), want);
+        let got = gelu(&cast(&f(&x), DType::BFloat16).unwrap(), "tanh").unwrap();
+        let want = x.map(|v| {
+            let inner = r(r(0.797_884_6) * r(v + r(r(r(r(0.044715) * v) * v) * v)));
+            bf16::from_f32(0.5 * r(v * r(1.0 + r(inner.tanh()))))
+        });
+        assert_eq!(got.values::<bf16>().unwrap().as_ref(), want);
+    }
 }

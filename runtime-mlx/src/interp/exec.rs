@@ -8,6 +8,22 @@ use super::{Machine, Scalar, scalar_i32};
 use crate::engine::{Binary, Conv, Engine, Kernel, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
 
+/// What the reference's interpreter demands of the sizes of what these instructions make: none of them is zero, and all together are at
+/// most 4 GiB. A file that asks for more would fail there; it must not pass here.
+fn bounded(sizes: impl IntoIterator<Item = i64>, dtype: DType) -> Result<()> {
+    const MOST: i64 = 4 << 30;
+    let mut bytes = dtype.size() as i64;
+    for n in sizes {
+        if n <= 0 {
+            return Err(Error::shape(format!(
+                "every size must be positive, found {n}: MLX programs make no tensor without elements this way"
+            )));
+        }
+        bytes = bytes.checked_mul(n).filter(|&all| all <= MOST).ok_or_else(|| Error::limit("a result of more than 4 GiB"))?;
+    }
+    Ok(())
+}
+
 impl<E: Engine> Machine<E> {
     /// Runs one instruction (and the chains it calls).
     pub(super) fn execute(&mut self, instr: &Instr) -> Result<()> {
@@ -108,7 +124,11 @@ impl<E: Engine> Machine<E> {
                 (out, e.as_strided(get(x)?, &self.ints(shape)?, &self.ints(strides)?, offset)?)
             }
             Instr::Tile { x, out, ref reps } => (out, e.tile(get(x)?, &self.ints(reps)?)?),
-            Instr::Repeat { x, out, repeats, axis } => (out, e.repeat(get(x)?, self.int(repeats)?, axis)?),
+            Instr::Repeat { x, out, repeats, axis } => {
+                let (x, repeats) = (get(x)?, self.int(repeats)?);
+                bounded(e.shape(x).iter().map(|&n| n as i64).chain([repeats]), e.dtype(x))?;
+                (out, e.repeat(x, repeats, axis)?)
+            }
             Instr::Concatenate { ref tensors, out, axis } => (out, e.concatenate(&all(tensors)?, axis)?),
             Instr::Stack { ref tensors, out, axis } => (out, e.stack(&all(tensors)?, axis)?),
             Instr::Pad { x, out, ref pad_width, ref mode, constant_value } => {
@@ -127,11 +147,16 @@ impl<E: Engine> Machine<E> {
             },
             Instr::TakeAlongAxis { x, indices, out, axis } => (out, e.take_along_axis(get(x)?, get(indices)?, axis)?),
             Instr::Gather { x, ref indices, out, ref axes, ref slice_sizes } => {
+                bounded(slice_sizes.iter().map(|&n| n.into()), e.dtype(get(x)?))?;
                 (out, e.gather(get(x)?, &all(indices)?, axes, slice_sizes)?)
             }
             Instr::ScatterAdd { x, indices, updates, out, axis } => (out, e.scatter_add(get(x)?, get(indices)?, get(updates)?, axis)?),
 
-            Instr::Full { out, ref shape, v, scalar_type } => (out, e.full(&self.ints(shape)?, self.float(v)?, scalar_type)?),
+            Instr::Full { out, ref shape, v, scalar_type } => {
+                let shape = self.ints(shape)?;
+                bounded(shape.iter().copied(), scalar_type)?;
+                (out, e.full(&shape, self.float(v)?, scalar_type)?)
+            }
             Instr::FullLike { x, out, v, scalar_type } => {
                 let x = get(x)?;
                 let shape: Vec<i64> = e.shape(x).iter().map(|&n| n as i64).collect();
@@ -139,17 +164,27 @@ impl<E: Engine> Machine<E> {
             }
             Instr::ARange { out, start, stop, step, scalar_type } => {
                 let (start, stop, step) = (self.int(start)?, self.int(stop)?, self.int(step)?);
-                (out, e.arange(start, stop, step, scalar_type.unwrap_or(DType::Int32))?)
+                let dtype = scalar_type.unwrap_or(DType::Int32);
+                // All three fit 32 bits.
+                let span = (stop - start) * step.signum();
+                if step != 0 {
+                    bounded([span.max(0).unsigned_abs().div_ceil(step.unsigned_abs()) as i64], dtype)?;
+                }
+                (out, e.arange(start, stop, step, dtype)?)
             }
             Instr::Tri { out, n, m, k, scalar_type } => {
-                let ones = e.full(&[self.int(n)?, self.int(m)?], 1.0, scalar_type)?;
+                let shape = [self.int(n)?, self.int(m)?];
+                bounded(shape, scalar_type)?;
+                let ones = e.full(&shape, 1.0, scalar_type)?;
                 (out, e.triangle(&ones, k, false)?)
             }
             Instr::Tril { x, out, k } => (out, e.triangle(get(x)?, k, false)?),
             Instr::Triu { x, out, k } => (out, e.triangle(get(x)?, k, true)?),
             Instr::RandomBits { out, ref shape, seed, width } => {
                 let seed = seed.map(|vid| self.int_of(vid)).transpose()?;
-                (out, e.random_bits(&self.ints(shape)?, seed, width)?)
+                let shape = self.ints(shape)?;
+                bounded(shape.iter().copied(), DType::UInt8)?;
+                (out, e.random_bits(&shape, seed, width)?)
             }
 
             Instr::Sort { x, out, axis } => (out, e.sort(get(x)?, axis)?),

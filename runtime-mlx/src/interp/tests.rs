@@ -112,6 +112,80 @@ fn branches_scans_and_integers() {
 }
 
 #[test]
+fn elements_are_read_by_their_value() {
+    let read = |x: Tensor| {
+        let (dtype, shape): (_, Vec<i64>) = (x.dtype(), x.shape().iter().map(|&n| n as i64).collect());
+        let chain = vec![
+            Instr::ItemInt { x: Tid(0), out: Vid(0) },
+            Instr::Full { out: Tid(1), shape: vec![], v: FloatOrVid::Vid(Vid(0)), scalar_type: DType::Float32 },
+        ];
+        let mut machine = load(program([0, 1, 1, 0, 0], 1, vec![meta(dtype, &shape), meta(DType::Float32, &[])], vec![chain]));
+        machine.run(&[Value::Tensor(x)]).map(|v| list(&v)[0])
+    };
+    assert_eq!(read(Tensor::scalar(-7i32).unwrap()).unwrap(), -7.0);
+    // The low half of what is wider.
+    assert_eq!(read(Tensor::scalar((1i64 << 32) + 5).unwrap()).unwrap(), 5.0);
+    assert_eq!(read(Tensor::scalar(u32::MAX).unwrap()).unwrap(), -1.0);
+    // MLX would read what lies behind a narrow one.
+    assert_eq!(read(Tensor::scalar(crate::tensor::Bool::from(true)).unwrap()).unwrap(), 1.0);
+    assert_eq!(read(Tensor::scalar(200u8).unwrap()).unwrap(), 200.0);
+    assert_eq!(read(Tensor::from_slice(&[1, 1], &[-3i8]).unwrap()).unwrap(), -3.0);
+    assert_eq!(read(Tensor::from_slice(&[2], &[1i32, 2]).unwrap()).unwrap_err().kind(), ErrorKind::Shape);
+}
+
+#[test]
+fn the_runtimes_cache_grows_overwrites_and_is_apart_for_every_layer() {
+    let (q, k, v, position, out) = (Tid(0), Tid(1), Tid(2), Tid(3), Tid(4));
+    let attend = |layer_id, out_dtype| Instr::UpdateAndAttend { q, k, v, position, out, layer_id, scale: Some(1.0), out_dtype };
+    let of = |instr: Instr, dtype| {
+        let metas = [vec![meta(DType::Float32, &[1, 1, -1, 1]); 3], vec![meta(DType::Int64, &[1]), meta(dtype, &[1, 1, -1, 1])]].concat();
+        load(program([0, 4, 1, 0, 0], 0, metas, vec![vec![instr]]))
+    };
+    let both = vec![attend(Some(1), None), attend(Some(0), None)];
+    let metas =
+        [vec![meta(DType::Float32, &[1, 1, -1, 1]); 3], vec![meta(DType::Int64, &[1]), meta(DType::Float32, &[1, 1, -1, 1])]].concat();
+    let mut machine = load(program([0, 4, 1, 0, 0], 0, metas, vec![both]));
+    // Queries of zero see all keys alike: the mean of the values so far.
+    let inputs = |at: i64, values: &[f32]| {
+        let n = values.len();
+        let zeros = floats(&[1, 1, n, 1], &vec![0.0; n]);
+        [zeros.clone(), zeros, floats(&[1, 1, n, 1], values), Value::Tensor(Tensor::from_slice(&[1], &[at]).unwrap())]
+    };
+    let mut step = |at: i64, values: &[f32]| machine.run(&inputs(at, values)).map(|v| list(&v)).map_err(|e| e.kind());
+    assert_eq!(step(0, &[2.0]), Ok(vec![2.0]));
+    assert_eq!(step(1, &[4.0, 9.0]), Ok(vec![3.0, 5.0]), "several are causal");
+    assert_eq!(step(1, &[8.0]), Ok(vec![5.0]), "what comes after is not seen");
+    assert_eq!(step(99, &[81.0]), Ok(vec![1.0]), "beyond the room there was, with zeros between");
+    assert_eq!(step(1, &[0.0]), Ok(vec![1.0]));
+    assert_eq!(step(-1, &[0.0]), Err(ErrorKind::Range));
+    machine.reset().unwrap();
+    assert_eq!(machine.run(&inputs(1, &[8.0])).map(|v| list(&v)).unwrap(), [4.0]);
+    let half = of(attend(Some(7), Some(DType::Float16)), DType::Float16).run(&inputs(0, &[1.0])).unwrap();
+    assert_eq!(half[0].as_tensor().unwrap().dtype(), DType::Float16);
+    assert_eq!(of(attend(None, None), DType::Float32).run(&inputs(0, &[1.0])).unwrap_err().kind(), ErrorKind::Argument);
+}
+
+#[test]
+fn scans_go_along_any_axis_and_stack_there() {
+    // y[:, t] = x[:, t] + carry, carry = y[:, t]
+    let (x, out, slice, carry, y) = (Tid(0), Tid(1), Tid(2), Tid(3), Tid(4));
+    let scan = |scan_axis| {
+        let main = vec![
+            Instr::Full { out: carry, shape: vec![IntOrVid::Int(2)], v: FloatOrVid::Float(10.0), scalar_type: DType::Float32 },
+            Instr::Scan { originals: vec![x], sliced: vec![slice], outputs: vec![y], carry: vec![carry], body_chain_idx: 1, scan_axis },
+            Instr::IdCopy { x: y, out },
+        ];
+        let body = vec![Instr::Add { a: slice, b: carry, out: y }, Instr::IdCopy { x: y, out: carry }];
+        let metas = vec![meta(DType::Float32, &[-1, -1]), meta(DType::Float32, &[-1, -1])];
+        let mut machine = load(program([0, 1, 1, 0, 3], 0, metas, vec![main, body]));
+        machine.run(&[floats(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])])
+    };
+    let got = scan(1).unwrap();
+    assert_eq!((got[0].as_tensor().unwrap().shape(), list(&got)), (&[2, 3][..], vec![11.0, 13.0, 16.0, 14.0, 19.0, 25.0]));
+    assert_eq!(scan(2).unwrap_err().kind(), ErrorKind::Range);
+}
+
+#[test]
 fn integers_divide_as_in_python_and_stay_in_32_bits() {
     let int = IntOrVid::Int;
     let result = |instr: Instr| {
@@ -127,7 +201,36 @@ fn integers_divide_as_in_python_and_stay_in_32_bits() {
     let kind = |instr| result(instr).unwrap_err().kind();
     assert_eq!(kind(Instr::FloorDivideInt { a: int(1), b: int(0), out }), ErrorKind::Range);
     assert_eq!(kind(Instr::FloorDivideInt { a: int(i64::MIN), b: int(-1), out }), ErrorKind::Range);
+    assert_eq!(kind(Instr::ModInt { a: int(1), b: int(0), out }), ErrorKind::Range);
+    assert_eq!(kind(Instr::AddInt { a: int(i64::from(i32::MAX)), b: int(1), out }), ErrorKind::Range);
+    assert_eq!(kind(Instr::SubtractInt { a: int(i64::from(i32::MIN)), b: int(1), out }), ErrorKind::Range);
     assert_eq!(kind(Instr::MultiplyInt { a: int(1 << 20), b: int(1 << 20), out }), ErrorKind::Range);
+}
+
+#[test]
+fn what_makes_tensors_of_given_sizes_makes_none_without_elements() {
+    let (out, f32s, int) = (Tid(1), DType::Float32, IntOrVid::Int);
+    let run = |instr: Instr, n: usize| {
+        let metas = vec![meta(f32s, &[-1]), meta(f32s, &[-1])];
+        let mut machine = load(program([0, 1, 1, 0, 0], 0, metas, vec![vec![instr]]));
+        machine.run(&[floats(&[n], &vec![1.0; n])]).map(|v| list(&v).len()).map_err(|e| e.kind())
+    };
+    let full = |n: i64| Instr::Full { out, shape: vec![int(n)], v: FloatOrVid::Float(1.0), scalar_type: f32s };
+    let range = |stop: i64, step: i64| Instr::ARange { out, start: int(1), stop: int(stop), step: int(step), scalar_type: Some(f32s) };
+    let repeat = |n: i64| Instr::Repeat { x: Tid(0), out, repeats: int(n), axis: 0 };
+    let bits = |n: i64| Instr::RandomBits { out, shape: vec![int(n)], seed: None, width: 4 };
+    let boxes = |n: i32| Instr::Gather { x: Tid(0), indices: vec![], out, axes: vec![], slice_sizes: vec![n] };
+    let none = Err(ErrorKind::Shape);
+    assert_eq!((run(full(2), 1), run(full(0), 1), run(full(-1), 1)), (Ok(2), none, none));
+    assert_eq!((run(range(4, 2), 1), run(range(-1, -1), 1), run(range(1, 1), 1), run(range(0, 1), 1)), (Ok(2), Ok(2), none, none));
+    assert_eq!((run(repeat(2), 3), run(repeat(0), 3), run(repeat(2), 0)), (Ok(6), none, none));
+    assert_eq!((run(bits(3), 1), run(bits(0), 1)), (Ok(3), none));
+    assert_eq!((run(boxes(2), 2), run(boxes(0), 2)), (Ok(2), none));
+    let triangle = |n: i64| Instr::Tri { out, n: int(n), m: int(3), k: 0, scalar_type: f32s };
+    assert_eq!(run(triangle(0), 1), none);
+    // More than 4 GiB; as many elements as there are may be nothing.
+    assert_eq!(run(full((1 << 30) + 1), 1), Err(ErrorKind::Limit));
+    assert_eq!(run(Instr::FullLike { x: Tid(0), out, v: FloatOrVid::Float(2.0), scalar_type: None }, 0), Ok(0));
 }
 
 #[test]

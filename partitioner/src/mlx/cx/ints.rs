@@ -286,6 +286,11 @@ impl<'a> Cx<'a> {
         shape.iter().map(|d| self.int(d)).collect()
     }
 
+    /// Whether a size may be 0 when the program runs. The instructions that make or repeat elements refuse to make none.
+    pub(crate) fn may_be_zero(&self, d: &Dim) -> bool {
+        self.method.ranges.bounds(d).min.is_none_or(|least| least <= 0)
+    }
+
     /// Sizes for a reshape, which can work out one of them by itself.
     pub(crate) fn reshape_dims(&mut self, shape: &[Dim]) -> Res<Vec<IntOrVid>> {
         // It divides by the other sizes, so none of them may be zero.
@@ -310,7 +315,7 @@ fn multiple(x: &Expr) -> Option<(i64, i64, &Expr)> {
     match x {
         Expr::Call(Func::TrueDiv, args) => match &args[..] {
             [Expr::Call(Func::ToFloat, n), k] => Some((1, whole(k).filter(|&k| k > 0)?, n.first()?)),
-            [n, k] => Some((1, whole(k).filter(|&k| k > 0)?, n)),
+            [n, k] if !is_float(n) => Some((1, whole(k).filter(|&k| k > 0)?, n)),
             _ => None,
         },
         Expr::Mul(factors) => {
@@ -324,6 +329,15 @@ fn multiple(x: &Expr) -> Option<(i64, i64, &Expr)> {
             (0.0..1024.0).contains(&p).then_some((p as i64, q, n))
         }
         _ => None,
+    }
+}
+
+/// Whether an expression is a float whatever its symbols are.
+fn is_float(e: &Expr) -> bool {
+    match e {
+        Expr::Float(_) | Expr::Call(Func::ToFloat | Func::TrueDiv | Func::FloatPow | Func::Sqrt, _) => true,
+        Expr::Add(all) | Expr::Mul(all) | Expr::Call(Func::Sum | Func::Product, all) => all.iter().any(is_float),
+        _ => false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Operators that make tensors out of sizes and numbers.
 
+use etx_ir::DType;
 use etx_ir::graph::{Arg, Type};
-use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid};
+use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 
@@ -39,6 +40,9 @@ fn full<'a>(cx: &mut Cx<'a>, call: Call<'a>, name: &str) -> Res {
 
 fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
     let to = call.out_ty(0)?;
+    // Among integers a number is cut to a whole one.
+    let whole = value.as_float().filter(|_| to.dtype.is_int()).map(f64::trunc);
+    let value = &whole.filter(|_| !matches!(value, Arg::Int(_))).map_or_else(|| value.clone(), Arg::Float);
     let number = value.as_float();
     let v: FloatOrVid = match value {
         Arg::Value(v) => match call.graph.ty(*v) {
@@ -55,8 +59,8 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
         },
         _ => number.ok_or_else(|| Refusal::new("the fill value must be a number"))?.into(),
     };
-    // The instruction carries a single; integers that it cannot hold come as a constant. So do scalars, and shapes of
-    // size zero, which the runtime refuses to fill.
+    // The instruction carries a single; integers that it cannot hold come as a constant. So do scalars, and what fills shapes
+    // of size zero, known or not, which the runtime refuses to make.
     let exact = match value {
         Arg::Int(n) if to.dtype.is_int() => {
             let held = to.dtype.int_range().is_none_or(|r| r.contains(n));
@@ -65,10 +69,12 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
         Arg::Int(_) => true,
         _ => number.is_none_or(|x| !to.dtype.is_int() || f64::from(x as f32) == x),
     };
-    let empty = to.shape.contains(&Expr::Int(0));
+    if to.shape.contains(&Expr::Int(0)) {
+        return nothing(cx, &call);
+    }
+    let perhaps_empty = to.shape.iter().any(|d| cx.may_be_zero(d));
     if let Some(x) = number
-        && (to.rank() == 0 || !exact)
-        && !empty
+        && (to.rank() == 0 || !exact || perhaps_empty)
     {
         let scalar = match value {
             Arg::Int(n) if to.dtype.is_int() => cx.integer(*n, to.dtype)?,
@@ -80,20 +86,27 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
         let shape = cx.dims(&to.shape)?;
         return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x: scalar, out, shape });
     }
-    if empty {
-        let sizes = to.shape.iter().map(|d| d.as_int().map_or(1, |n| n.unsigned_abs())).collect();
-        let data = TensorData::inline(to.dtype, sizes, Vec::new()).map_err(|e| Refusal::new(e.to_string()))?;
-        let x = cx.constant("_empty", data)?;
-        if to.static_shape().is_some() {
-            return cx.bind(call.out(0)?, x);
-        }
-        let shape = cx.dims(&to.shape)?;
-        return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape });
-    }
     let shape = cx.dims(&to.shape)?;
     let scalar_type = to.dtype;
     super::super::cx::accepted(scalar_type).map_err(Refusal::new)?;
+    if perhaps_empty {
+        let x = cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type });
+        return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape });
+    }
     cx.define(call.out(0)?, |out| Instr::Full { out, shape, v, scalar_type })
+}
+
+/// A result that has no elements, whatever else is symbolic of its shape.
+pub(super) fn nothing<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
+    let to = call.out_ty(0)?;
+    let sizes = to.shape.iter().map(|d| d.as_int().map_or(1, |n| n.unsigned_abs())).collect();
+    let data = TensorData::inline(to.dtype, sizes, Vec::new()).map_err(|e| Refusal::new(e.to_string()))?;
+    let x = cx.constant("_empty", data)?;
+    if to.static_shape().is_some() {
+        return cx.bind(call.out(0)?, x);
+    }
+    let shape = cx.dims(&to.shape)?;
+    cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape })
 }
 
 fn arange<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
@@ -113,29 +126,49 @@ fn arange<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         return Err(call.refuse("step", "must not be zero"));
     }
     if to.shape == [Expr::Int(0)] {
-        // The runtime makes no empty range.
-        return fill(cx, call, &Arg::Int(0));
+        return nothing(cx, &call);
     }
+    let perhaps_empty = to.shape.iter().any(|d| cx.may_be_zero(d));
     // The instruction counts in 32 bits; a range beyond them is one from zero, moved.
     let wide = |e: &Expr| e.as_int().is_some_and(|n| i32::try_from(n).is_err());
     if wide(&start) || wide(&end) {
-        let (from, stop, step) = (start.as_int(), cx.int(&end.minus(&start))?, cx.int(&step)?);
-        let from = from.ok_or_else(|| call.refuse("start", "a symbolic start with an end beyond 32 bits"))?;
-        let a = cx.temp(|out| Instr::ARange { out, start: 0.into(), stop, step, scalar_type: Some(to.dtype) });
+        let from = start.as_int().ok_or_else(|| call.refuse("start", "a symbolic start with an end beyond 32 bits"))?;
+        let a = range(cx, (&Expr::Int(0), &end.minus(&start), &step), to.dtype, perhaps_empty)?;
         let b = super::elementwise::as_type(cx, &call, &Arg::Int(from), to.dtype)?;
         return cx.define(call.out(0)?, |out| Instr::Add { a, b, out });
     }
-    let (start, stop, step) = (cx.int(&start)?, cx.int(&end)?, cx.int(&step)?);
-    cx.define(call.out(0)?, |out| Instr::ARange { out, start, stop, step, scalar_type: Some(to.dtype) })
+    let numbers = range(cx, (&start, &end, &step), to.dtype, perhaps_empty)?;
+    cx.bind(call.out(0)?, numbers)
 }
 
-/// Fractional bounds: the instruction takes whole ones, so the numbers become a constant.
+/// A range of integers. The runtime makes no empty one: what may be that begins a step earlier and loses its first number.
+fn range(cx: &mut Cx<'_>, (start, end, step): (&Expr, &Expr, &Expr), dtype: DType, perhaps_empty: bool) -> Res<Tid> {
+    let (stop, by) = (cx.int(end)?, cx.int(step)?);
+    let start = if perhaps_empty { cx.int(&start.minus(step))? } else { cx.int(start)? };
+    let x = cx.temp(|out| Instr::ARange { out, start, stop, step: by, scalar_type: Some(dtype) });
+    if !perhaps_empty {
+        return Ok(x);
+    }
+    Ok(cx.temp(|out| Instr::Slice { x, out, axis: 0.into(), start: 1.into(), stop: i64::MAX.into(), step: 1 }))
+}
+
+/// Fractional bounds: the instruction takes whole ones, so the numbers become a constant, or multiples of the step from the start.
 fn fractional<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let to = call.out_ty(0)?;
     let (start, step) = (call.float_or("start", 0.0)?, call.float_or("step", 1.0)?);
     let n = match to.static_shape().as_deref() {
         Some([n]) => *n,
-        _ => return Err(call.refuse("end", "fractional bounds of a symbolic range")),
+        _ if to.dtype.is_float() => {
+            let t = DType::Float32;
+            let count = to.shape.first().cloned().unwrap_or(Expr::Int(0));
+            let perhaps_empty = cx.may_be_zero(&count);
+            let a = range(cx, (&Expr::Int(0), &count, &Expr::Int(1)), t, perhaps_empty)?;
+            let b = cx.scalar(step, t)?;
+            let a = cx.temp(|out| Instr::Multiply { a, b, out });
+            let b = cx.scalar(start, t)?;
+            return cx.define(call.out(0)?, |out| Instr::Add { a, b, out });
+        }
+        _ => return Err(call.refuse("dtype", "integers between fractional bounds of a symbolic range")),
     };
     let mut bytes = Vec::new();
     for i in 0..n {
@@ -163,7 +196,7 @@ fn linspace<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     cx.bind(call.out(0)?, t)
 }
 
-fn triangle<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(etx_ir::mlx::Tid, etx_ir::mlx::Tid, i32) -> Instr) -> Res {
+fn triangle<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, i32) -> Instr) -> Res {
     let x = cx.tensor(call.value("self")?)?;
     if call.ty("self")?.rank() < 2 {
         return Err(call.refuse("self", "needs at least two axes"));

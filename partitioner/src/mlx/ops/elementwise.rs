@@ -201,6 +201,15 @@ fn value_as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId, t: DType) -> 
             let x = cx.tensor(v)?;
             cx.cast(x, t)
         }
+        Type::Int(_) if let Some(whole) = element_behind(call, v) => {
+            // A number that was taken out of a tensor stays in it: all its bits count.
+            let (mut x, shape) = (cx.tensor(whole)?, vec![]);
+            if call.graph.tensor(whole).is_some_and(|ty| ty.rank() > 0) {
+                let own = x;
+                x = cx.temp(|out| Instr::Reshape { x: own, out, shape });
+            }
+            cx.cast(x, t)
+        }
         Type::Int(e) => {
             // Through a float: exact up to 2^24, far beyond any size.
             let v = match cx.int(e)? {
@@ -217,6 +226,12 @@ fn value_as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId, t: DType) -> 
     }
 }
 
+/// The tensor whose only element a number is.
+fn element_behind(call: &Call<'_>, number: ValueId) -> Option<ValueId> {
+    let made = Call::new(call.graph, call.graph.producer(number)?);
+    if super::takes_out(made.node.op) { made.value("self").ok() } else { None }
+}
+
 /// Both operands as the type that torch computes in.
 fn operands<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<(Tid, Tid)> {
     let t = call.common_type(&["self", "other"])?;
@@ -230,12 +245,29 @@ fn both<'a>(cx: &mut Cx<'a>, call: &Call<'a>, a: &str, b: &str, t: DType) -> Res
     Ok((x, y))
 }
 
+/// Dividend and divisor as type `t`, halves in single precision: rounded first, a quotient may reach the next whole number. Numbers and
+/// scalar tensors are not even rounded to halves.
+fn both_widened<'a>(cx: &mut Cx<'a>, call: &Call<'a>, t: DType) -> Res<(Tid, Tid)> {
+    if !matches!(t, DType::Float16 | DType::BFloat16) {
+        return both(cx, call, "self", "other", t);
+    }
+    let mut wide = |name: &str| {
+        let scalar = call.ty(name).map_or(true, |ty| ty.rank() == 0);
+        let x =
+            as_type(cx, call, call.arg(name), if scalar { DType::Float32 } else { t }).map_err(|e| Refusal::new(format!("{name}: {e}")))?;
+        cx.widened(x)
+    };
+    Ok((wide("self")?, wide("other")?))
+}
+
 fn round<'a>(cx: &mut Cx<'a>, call: Call<'a>, decimals: i64) -> Res {
     let x = cx.tensor(call.value("self")?)?;
     if !call.ty("self")?.dtype.is_float() {
         return cx.bind(call.out(0)?, x);
     }
     let decimals = i32::try_from(decimals).map_err(|_| call.refuse("decimals", "beyond 32 bits"))?;
+    // The factor of ten makes halves round twice more.
+    let x = if decimals == 0 { x } else { cx.widened(x)? };
     cx.define(call.out(0)?, |out| Instr::Round { x, out, decimals })
 }
 
@@ -349,7 +381,7 @@ fn divide_mode<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         Arg::Str(mode) if &**mode == "floor" => floor_divide(cx, &call),
         Arg::Str(mode) if &**mode == "trunc" => {
             let t = call.common_type(&["self", "other"])?;
-            let (a, b) = both(cx, &call, "self", "other", t)?;
+            let (a, b) = both_widened(cx, &call, t)?;
             if t.is_float() {
                 let x = cx.temp(|out| Instr::Divide { a, b, out });
                 return cx.define(call.out(0)?, |out| Instr::Trunc { x, out });
@@ -371,12 +403,35 @@ fn divide_mode<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
 
 fn floor_divide<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
     let t = call.common_type(&["self", "other"])?;
-    let (a, b) = both(cx, call, "self", "other", t)?;
+    let (a, b) = both_widened(cx, call, t)?;
     if t.is_float() {
-        return cx.define(call.out(0)?, |out| Instr::FloorDivide { a, b, out });
+        let by = call.arg("other").as_float().filter(|b| b.is_finite() && *b != 0.0);
+        return floor_divide_floats(cx, call, a, b, by.is_some());
     }
     let q = exact_floor_divide(cx, a, b, t)?;
     cx.bind(call.out(0)?, q)
+}
+
+/// Floor division of floats, exact where the quotient rounds up to a whole number (1 // 0.1 is 9), which MLX's is not: what the
+/// remainder leaves is divided. By 0, whose remainder is no number, the quotient itself is what torch gives; by infinity its stand-in
+/// is the largest number. `plain` says that the divisor is neither. Source: c10/util/generic_math.h.
+fn floor_divide_floats<'a>(cx: &mut Cx<'a>, call: &Call<'a>, a: Tid, b: Tid, plain: bool) -> Res {
+    let (divisor, mut b) = (b, b);
+    if !plain {
+        let (low, high) = (cx.scalar(f32::MIN.into(), DType::Float32)?, cx.scalar(f32::MAX.into(), DType::Float32)?);
+        b = cx.temp(|out| Instr::Clip { x: divisor, out, a_min: Some(low), a_max: Some(high) });
+    }
+    let rest = cx.temp(|out| Instr::Remainder { a, b, out });
+    let reached = cx.temp(|out| Instr::Subtract { a, b: rest, out });
+    let near = cx.temp(|out| Instr::Divide { a: reached, b, out });
+    if plain {
+        return cx.define(call.out(0)?, |out| Instr::Round { x: near, out, decimals: 0 });
+    }
+    let y = cx.temp(|out| Instr::Round { x: near, out, decimals: 0 });
+    let x = cx.temp(|out| Instr::Divide { a, b: divisor, out });
+    let zero = cx.scalar(0.0, DType::Float32)?;
+    let condition = cx.temp(|out| Instr::Equal { a: divisor, b: zero, out });
+    cx.define(call.out(0)?, |out| Instr::Where { condition, x, y, out })
 }
 
 /// Floor division of integers. MLX divides integers as singles and leaves a fraction behind. Quotients of 8 bits are exact
@@ -430,7 +485,16 @@ fn power<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
             return cx.define(call.out(0)?, |out| Instr::Reciprocal { x, out });
         }
     }
-    let (a, b) = both(cx, call, "self", "exponent", t)?;
+    let (a, mut b) = both(cx, call, "self", "exponent", t)?;
+    let varies = matches!(call.arg("exponent"), Arg::Value(_)) && call.arg("self").as_float().is_none_or(|base| base.abs() == 1.0);
+    if varies && matches!(t, DType::Int8 | DType::Int16 | DType::Int32 | DType::Int64) {
+        // To a negative power all integers are 0, to MLX 1 and -1 as well: to them the power of the same size gives what torch does.
+        let one = cx.integer(1, t)?;
+        let size = cx.temp(|out| Instr::Abs { x: a, out });
+        let condition = cx.temp(|out| Instr::Equal { a: size, b: one, out });
+        let (y, x) = (b, cx.temp(|out| Instr::Abs { x: b, out }));
+        b = cx.temp(|out| Instr::Where { condition, x, y, out });
+    }
     cx.define(call.out(0)?, |out| Instr::Power { a, b, out })
 }
 

@@ -59,6 +59,8 @@ fn index_select<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         return cx.define(call.out(0)?, |out| Instr::Reshape { x: taken, out, shape: vec![] });
     }
     let axis = call.axis("dim", rank)? as i32;
+    // A single index keeps the axis it picks from.
+    let index = if call.ty("index")?.rank() == 0 { cx.temp(|out| Instr::Reshape { x: index, out, shape: vec![1.into()] }) } else { index };
     cx.define(call.out(0)?, |out| Instr::Take { x, out, index: index.into(), axis })
 }
 
@@ -108,6 +110,10 @@ fn index<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     if given.is_empty() {
         return cx.bind(call.out(0)?, x);
+    }
+    if call.out_ty(0)?.shape.contains(&Expr::Int(0)) {
+        // The instruction cuts no boxes without elements.
+        return super::create::nothing(cx, &call);
     }
     let axes: Vec<usize> = given.iter().map(|(a, _)| *a).collect();
     let adjacent = axes.windows(2).all(|w| w[1] == w[0] + 1);

@@ -247,6 +247,8 @@ fn log_softmax<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let x = cx.tensor(call.value("self")?)?;
     let to = call.out_ty(0)?;
     let x = cx.cast(x, to.dtype)?;
+    // The sum of exponentials is rounded in the type it is computed in; torch rounds halves once, at the end.
+    let x = cx.widened(x)?;
     if to.rank() == 0 {
         return cx.define(call.out(0)?, |out| Instr::Subtract { a: x, b: x, out });
     }
@@ -259,8 +261,7 @@ fn log_softmax<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
 /// The slot with one more element along those of `axes` that may have none: it adds nothing to a sum of exponentials, which MLX cannot
 /// take of nothing.
 pub(super) fn never_empty(cx: &mut Cx<'_>, x: Tid, shape: &[Dim], axes: &[usize]) -> Res<Tid> {
-    let may_be_empty = |axis: &&usize| cx.method.ranges.bounds(&shape[**axis]).min.is_none_or(|least| least <= 0);
-    let axes: Vec<usize> = axes.iter().filter(may_be_empty).copied().collect();
+    let axes: Vec<usize> = axes.iter().copied().filter(|&axis| cx.may_be_zero(&shape[axis])).collect();
     if axes.is_empty() {
         return Ok(x);
     }

@@ -2,6 +2,7 @@
 
 use etx_ir::DType;
 use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
@@ -12,10 +13,18 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.randint.default", randint, "RandomBits, AsType, Remainder").when("the bound is beyond 32 bits"),
 ];
 
-/// 32 random bits for each element of the result.
+/// 32 random bits for each element of the result. The instruction makes no tensor without elements: along axes that may have none it
+/// makes one more, which is cut off.
 fn bits<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
-    let shape: Vec<IntOrVid> = cx.dims(&call.out_ty(0)?.shape)?;
-    Ok(cx.temp(|out| Instr::RandomBits { out, shape, seed: None, width: 4 }))
+    let shape = &call.out_ty(0)?.shape;
+    let drawn: Vec<Expr> = shape.iter().map(|d| if cx.may_be_zero(d) { d.plus(&Expr::Int(1)) } else { d.clone() }).collect();
+    let sizes: Vec<IntOrVid> = cx.dims(&drawn)?;
+    let mut x = cx.temp(|out| Instr::RandomBits { out, shape: sizes, seed: None, width: 4 });
+    for (axis, d) in shape.iter().enumerate().filter(|(axis, d)| drawn.get(*axis) != Some(*d)) {
+        let (all, stop) = (x, cx.int(d)?);
+        x = cx.temp(|out| Instr::Slice { x: all, out, axis: (axis as i64).into(), start: 0.into(), stop, step: 1 });
+    }
+    Ok(x)
 }
 
 /// Uniform in [0, 1): as many bits as the mantissa holds, so that nothing is rounded, up to 1 least of all; torch's own

@@ -155,6 +155,15 @@ fn smooth(kind: Kind, from: i64, to: i64, step: f32) -> Vec<f32> {
     matrix
 }
 
+/// Whether elements are taken as they lie, each once or twice, whatever the factor says. So does the one of torch's two kernels for
+/// images that runs while height and width come to no more than 128; for symbolic sizes the factor counts. Source: torch's
+/// UpSampleKernel.cpp (`_use_vectorized_kernel_cond_2d`) and UpSample.h (`nearest_idx`).
+fn as_they_lie(kind: Kind, (from, to): (&Expr, &Expr), image: &[Expr]) -> bool {
+    let known: Option<Vec<i64>> = image.iter().map(Expr::as_int).collect();
+    let small = known.is_some_and(|sizes| sizes.len() == 2 && sizes.iter().fold(0i64, |sum, n| sum.saturating_add(*n)) <= 128);
+    kind == Kind::Nearest && small && (from == to || from.times(&Expr::Int(2)) == *to)
+}
+
 /// All contributions along an axis. Source: torch's UpSample.h; all in single precision, as there.
 fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> Vec<Tap> {
     let step = step(from, to, scale, align_corners);
@@ -229,6 +238,7 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
         let named = if nd == 1 { "scales" } else { ["scales_d", "scales_h", "scales_w"][3 - nd + i] };
         let scale = list.get(i).and_then(Arg::as_float).or_else(|| call.arg(named).as_float());
         sizes[axis] = target.clone();
+        let scale = scale.filter(|_| !as_they_lie(kind, (from, target), to.shape.get(lead..).unwrap_or_default()));
         if from == target && from.as_int().is_none() && scale.is_none_or(|s| s == 1.0) {
             continue;
         }
@@ -268,8 +278,7 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
             }
             _ => match whole_factor(kind, from, target) {
                 Some(k) => {
-                    let one = x;
-                    x = cx.temp(|out| Instr::Repeat { x: one, out, repeats: k.into(), axis: axis as i32 });
+                    x = super::shape::repeated(cx, x, &sizes, k.into(), axis)?;
                     continue;
                 }
                 None => symbolic_taps(cx, kind, (from, target), scale, align, nd - 1 - i)?,

@@ -170,7 +170,26 @@ fn repeat_interleave<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     } else {
         call.axis("dim", rank)? as i32
     };
-    cx.define(call.out(0)?, |out| Instr::Repeat { x, out, repeats, axis })
+    let to = &call.out_ty(0)?.shape;
+    if to.contains(&Expr::Int(0)) {
+        return super::create::nothing(cx, &call);
+    }
+    let repeated = repeated(cx, x, to, repeats, axis as usize)?;
+    cx.bind(call.out(0)?, repeated)
+}
+
+/// Each element so many times along an axis, which makes the shape `to`.
+pub(super) fn repeated(cx: &mut Cx<'_>, x: Tid, to: &[Expr], repeats: IntOrVid, axis: usize) -> Res<Tid> {
+    if to.iter().all(|d| !cx.may_be_zero(d)) {
+        return Ok(cx.temp(|out| Instr::Repeat { x, out, repeats, axis: axis as i32 }));
+    }
+    // The instruction makes no tensor without elements.
+    let each = cx.temp(|out| Instr::ExpandDims { x, out, axis: axis as i32 + 1 });
+    let mut shape = vec![IntOrVid::Int(-1); to.len()];
+    shape.insert(axis + 1, repeats);
+    let all = cx.temp(|out| Instr::BroadcastTo { x: each, out, shape });
+    let shape = cx.reshape_dims(to)?;
+    Ok(cx.temp(|out| Instr::Reshape { x: all, out, shape }))
 }
 
 /// The tensors of a list as the result's type, without the legacy empty vectors that `cat` lets pass.
@@ -376,6 +395,16 @@ fn pad<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     if widths.iter().all(|w| *w == IntOrVid::Int(0)) {
         return cx.bind(call.out(0)?, x);
+    }
+    if t.dtype.is_int() && f64::from(value as f32) != value {
+        // The instruction carries a single, which has no place for the integer: pad by zero what is so much less.
+        let b = match call.arg("value") {
+            Arg::Int(n) => cx.integer(*n, t.dtype)?,
+            _ => cx.scalar(value.trunc(), t.dtype)?,
+        };
+        let less = cx.temp(|out| Instr::Subtract { a: x, b, out });
+        let padded = cx.temp(|out| Instr::Pad { x: less, out, pad_width: widths, mode: "constant".to_owned(), constant_value: 0.0 });
+        return cx.define(call.out(0)?, |out| Instr::Add { a: padded, b, out });
     }
     cx.define(call.out(0)?, |out| Instr::Pad { x, out, pad_width: widths, mode: "constant".to_owned(), constant_value: value as f32 })
 }

@@ -94,7 +94,7 @@ fn every_geometry_equals_the_definition() {
         (&[1, 5, 6, 8], &[24, 1, 1, 4], &[2, 1], &[1, 0], &[1, 1], 2, &[1, 0]),
         (&[1, 40, 30, 16], &[32, 3, 3, 16], &[1, 1], &[1, 1], &[1, 1], 1, &[0, 0]),
         (&[1, 5, 6, 7, 3], &[4, 3, 2, 3, 3], &[2, 1, 2], &[1, 0, 1], &[1, 2, 1], 1, &[1, 0, 1]),
-        (&[1, 4, 4, 4, 6], &[6, 2, 2, 2, 2], &[2, 2, 2], &[0, 0, 0], &[1, 1, 1], 3, &[0, 0, 0]),
+        (&[1, 4, 4, 4, 6], &[6, 2, 2, 2, 6], &[2, 2, 2], &[0, 0, 0], &[1, 1, 1], 1, &[0, 0, 0]),
         (&[1, 50, 40, 8], &[8, 3, 3, 1], &[1, 1], &[1, 1], &[1, 1], 8, &[0, 0]),
     ];
     for (i, &(shape, kernel, stride, padding, dilation, groups, extra)) in cases.iter().enumerate() {
@@ -140,6 +140,10 @@ fn what_does_not_fit_is_refused() {
     // No channels: sums of nothing.
     let none = conv(&noise(&[1, 5, 0], 1), &noise(&[2, 3, 0], 1), &geometry(&[1], &[0], &[1], 1)).unwrap();
     assert_eq!(floats(&none), [0.0; 6]);
+    // As MLX has it: groups in one and two dimensions only.
+    let volume = geometry(&[1; 3], &[0; 3], &[1; 3], 2);
+    let (x3, w3) = (noise(&[1, 2, 2, 2, 4], 1), noise(&[4, 1, 1, 1, 2], 2));
+    assert!(!ok(&x3, &w3, volume.clone()) && conv_transpose(&x3, &w3, &volume, &[0; 3]).is_err());
     let huge = geometry(&[i64::from(i32::MAX)], &[0], &[1], 1);
     assert!(conv_transpose(&noise(&[1, 5, 1], 1), &noise(&[1, 3, 1], 1), &huge, &[0]).is_err());
 }

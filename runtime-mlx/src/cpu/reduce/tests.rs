@@ -119,3 +119,38 @@ fn every_layout_gives_the_same_sums() {
         assert_eq!(got.values::<i32>().unwrap().as_ref(), want);
     }
 }
+
+#[test]
+fn types_of_sums_products_and_running_sums() {
+    let of = |dtype, op| reduce(op, &Tensor::zeros(dtype, &[3]).unwrap(), &[], false).unwrap().dtype();
+    for op in [Reduce::Sum, Reduce::Prod] {
+        for (from, to) in [
+            (DType::Bool, DType::Int32),
+            (DType::Int8, DType::Int32),
+            (DType::UInt8, DType::UInt32),
+            (DType::Int32, DType::Int32),
+            (DType::Int64, DType::Int64),
+            (DType::UInt32, DType::UInt32),
+            (DType::Float16, DType::Float16),
+            (DType::BFloat16, DType::BFloat16),
+        ] {
+            assert_eq!(of(from, op), to, "{op:?} of {from}");
+        }
+    }
+    let wide = Tensor::from_slice(&[2], &[i64::MAX, 1]).unwrap();
+    assert_eq!(reduce(Reduce::Sum, &wide, &[], false).unwrap().item::<i64>().unwrap(), i64::MIN);
+    assert_eq!(of(DType::Int64, Reduce::Mean), DType::Float32);
+    assert_eq!(of(DType::Int8, Reduce::Max), DType::Int8);
+    assert_eq!(of(DType::Int32, Reduce::Median), DType::Float32);
+    assert_eq!(of(DType::Int32, Reduce::Any), DType::Bool);
+    assert_eq!(of(DType::Int32, Reduce::LogSumExp), DType::Float32);
+    let flags = Tensor::from_slice(&[3], &[true, false, true].map(Bool::from)).unwrap();
+    assert_eq!(cumsum(&flags, 0, false, true).unwrap().values::<i32>().unwrap().as_ref(), [1, 1, 2]);
+    let small = Tensor::from_slice(&[2], &[100i8, 100]).unwrap();
+    assert_eq!(cumsum(&small, 0, false, true).unwrap().values::<i8>().unwrap().as_ref(), [100, -56]);
+    let few = Tensor::from_slice(&[2], &[1.0f32, 3.0]).unwrap();
+    assert!(variance(&few, &[], false, 3, true).unwrap().item::<f32>().unwrap().is_nan(), "no clamp at nothing");
+    assert_eq!(variance(&few, &[], false, -2, false).unwrap().item::<f32>().unwrap(), 0.5);
+    let ints = Tensor::from_slice(&[2], &[1u8, 3]).unwrap();
+    assert_eq!(variance(&ints, &[], false, 0, false).unwrap().item::<f32>().unwrap(), 1.0);
+}

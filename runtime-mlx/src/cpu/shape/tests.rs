@@ -163,3 +163,42 @@ fn triangles() {
     assert_eq!(ints(&triangle(&x, -9, false).unwrap()), [0; 6]);
     assert!(triangle(&iota(&[3]), 0, true).is_err());
 }
+
+#[test]
+fn axes_of_views() {
+    let x = iota(&[2, 3]);
+    assert_eq!(x.expand_dims(-1).unwrap().shape(), [2, 3, 1]);
+    assert_eq!(x.expand_dims(-3).unwrap().shape(), [1, 2, 3]);
+    assert!(x.expand_dims(-4).is_err() && x.expand_dims(3).is_err());
+    assert_eq!(ints(&x.transpose(&[-1, 0]).unwrap()), [0, 3, 1, 4, 2, 5]);
+    assert!(x.transpose(&[0]).is_err() && x.transpose(&[0, -2]).is_err());
+}
+
+#[test]
+fn pieces_beyond_the_last_size_and_mixed_stacks() {
+    let x = iota(&[5]);
+    // The last size is not looked at: the rest goes into the last piece.
+    let parts = split(&x, &[1, 2, 0], 0, 3).unwrap();
+    assert_eq!(parts.iter().map(ints).collect::<Vec<_>>(), [vec![0], vec![1, 2], vec![3, 4]]);
+    let mixed = stack(&[iota(&[2]), Tensor::from_slice(&[2], &[true, false].map(crate::tensor::Bool::from)).unwrap()], 0).unwrap();
+    assert_eq!(ints(&mixed), [0, 1, 1, 0]);
+    assert!(stack(&[iota(&[2]), iota(&[3])], 0).is_err());
+}
+
+#[test]
+fn updates_broadcast_wrap_and_repeat() {
+    let mut x = iota(&[2, 3]).to_owned_copy().unwrap();
+    slice_update(&mut x, &Tensor::scalar(9i32).unwrap(), 1, (-2, 99), 1).unwrap();
+    assert_eq!(ints(&x), [0, 9, 9, 3, 9, 9]);
+    slice_update(&mut x, &Tensor::from_slice(&[3], &[1.5f32, 2.5, 3.5]).unwrap(), 0, (0, 2), 1).unwrap();
+    assert_eq!(ints(&x), [1, 2, 3, 1, 2, 3]);
+    slice_update(&mut x, &iota(&[5, 5]), 0, (1, -1), 1).unwrap();
+    assert!(slice_update(&mut x, &iota(&[3]), 0, (0, 2), 0).is_err());
+    let at = Tensor::from_slice(&[3], &[1i64, 0, 1]).unwrap();
+    index_copy(&mut x, &Tensor::from_slice(&[3, 1], &[7i32, 8, 9]).unwrap(), &at, 0).unwrap();
+    assert_eq!(ints(&x), [8, 8, 8, 9, 9, 9], "of two for one place the later wins");
+    index_copy(&mut x, &iota(&[0, 3]), &Tensor::from_slice::<i64>(&[0], &[]).unwrap(), 0).unwrap();
+    assert_eq!(ints(&x), [8, 8, 8, 9, 9, 9]);
+    assert!(index_copy(&mut x, &iota(&[1, 3]), &Tensor::from_slice(&[1, 1], &[0i64]).unwrap(), 0).is_err());
+    assert!(index_copy(&mut x, &iota(&[1, 3]), &Tensor::from_slice(&[1], &[-3i64]).unwrap(), 0).is_err());
+}
