@@ -655,3 +655,25 @@ fn zero_points_of_experts_are_subtracted_where_eager_adds_them() {
     // -scale * (zero point + 8): -0.5 * 10 and -1 * 5.
     assert_eq!(biases, [-5.0f32, -5.0].map(f32::to_le_bytes).concat());
 }
+
+#[test]
+fn a_tensor_strided_as_it_lies_is_that_tensor_whatever_its_batch() {
+    let strided = |x: &str, strides: &str| {
+        format!(
+            "etir 1\nmethod \"forward\" functional {{
+               symbol s0 [1..8]
+               input %x : {x} = user
+               %n : int(s0) = aten.sym_size.int(%x, 0)
+               %a : {x} = aten.neg.default(%x)
+               %y : f32[s0, 12, 1, 1] = aten.as_strided.default(%a, [%n, 12, 1, 1], {strides})
+               %z : f32[s0, 12, 1, 1] = aten.exp.default(%y)
+               return %z
+             }}"
+        )
+    };
+    let (_, p) = lowered(&strided("f32[s0, 12, 1, 1]", "[12, 1, 12, 12]"));
+    assert_eq!(main_names(&p), ["Neg", "Exp"]);
+    for other in [strided("f32[s0, 12, 1, 1]", "[1, 8, 1, 1]"), strided("f32[s0, 24, 1, 1]", "[24, 2, 1, 1]")] {
+        assert!(refused(&other).contains("must be known at export"));
+    }
+}

@@ -4,9 +4,9 @@ use std::f64::consts::{FRAC_1_SQRT_2, LN_2, PI};
 
 use etx_ir::DType;
 use etx_ir::error::Error;
-use etx_ir::graph::Arg;
+use etx_ir::graph::{Arg, Type};
 use etx_ir::op;
-use etx_ir::sym::Dim;
+use etx_ir::sym::{Dim, Expr};
 
 use super::expr::{Ex, of_one, of_two};
 use super::pen::Pen;
@@ -302,6 +302,12 @@ pub(super) fn fmod(site: &mut Site<'_>) -> Result {
     let by = match site.nth(1) {
         Arg::Int(n) => Some(Arg::Int(n.saturating_abs())),
         Arg::Float(n) => Some(Arg::Float(n.abs())),
+        Arg::Value(v) => match site.graph().ty(*v) {
+            // A size is its own size; of another number outside tensors there is no absolute value.
+            Type::Int(e) if site.ranges().at_most(&Expr::Int(0), e) == Some(true) => Some(Arg::Value(*v)),
+            Type::Tensor(_) => None,
+            _ => return Ok(None),
+        },
         _ => None,
     };
     of_two(site, |x, y| {
