@@ -63,7 +63,11 @@ pub(super) fn masked_fill(site: &mut Site<'_>) -> Option<Patch> {
             value = site.call_as(CAST, cast(value, to), Type::Tensor(TensorType::new(to, t.shape)));
         }
     } else if !fits(&value, to) {
-        return None;
+        // A size joins as a number does.
+        let size = value.as_value().is_some_and(|v| matches!(site.graph().ty(v), Type::Int(_)));
+        if !size || to == DType::Bool {
+            return None;
+        }
     }
     Some(Patch::Call(op!("aten.where.self"), vec![mask, value, x]))
 }

@@ -6,7 +6,7 @@ use etx_ir::DType;
 use etx_ir::error::Error;
 use etx_ir::graph::{Arg, Type};
 use etx_ir::op;
-use etx_ir::sym::{Dim, Expr};
+use etx_ir::sym::{Dim, Expr, Func};
 
 use super::expr::{Ex, of_one, of_two};
 use super::pen::Pen;
@@ -303,8 +303,16 @@ pub(super) fn fmod(site: &mut Site<'_>) -> Result {
         Arg::Int(n) => Some(Arg::Int(n.saturating_abs())),
         Arg::Float(n) => Some(Arg::Float(n.abs())),
         Arg::Value(v) => match site.graph().ty(*v) {
-            // A size is its own size; of another number outside tensors there is no absolute value.
-            Type::Int(e) if site.ranges().at_most(&Expr::Int(0), e) == Some(true) => Some(Arg::Value(*v)),
+            Type::Int(e) => {
+                let (zero, negative) = (Expr::Int(0), e.times(&Expr::Int(-1)));
+                let amount = match (site.ranges().at_most(&zero, e), site.ranges().at_most(e, &zero)) {
+                    (Some(true), _) => e.clone(),
+                    (_, Some(true)) => negative,
+                    _ => Expr::call(Func::Max, vec![e.clone(), negative]),
+                };
+                let Some(amount) = site.size(&amount) else { return Ok(None) };
+                Some(amount)
+            }
             Type::Tensor(_) => None,
             _ => return Ok(None),
         },

@@ -124,4 +124,4 @@ def numbers_taken_out(self, f, i, x):
 def numbers_before_tensors(self, x, i):
     """Numbers and sizes where tensors are expected, in front of tensors too: in functional programs they stand in the places of tensors."""
     n = x.shape[0]
-    return 1 - x, 2 - i, 1 / x, 30 // i, 2.0**x, 7 % i, n - x, n / i, x + n, n * i, torch.where(x > 0, n, x), torch.where(x > 0, x, 0.5)
+    return 1 - x, 2 - i, 1 / x, 30 // i, 2.0**x, 7 % i, n - x, n / i, x + n, n * i, torch.where(x > 0, n, x), torch.where(x > 0, x, 0.5), (x * 9).fmod(n), i.fmod(-n + 1), x.masked_fill(x > 0, n), i.roll(n - 1)
