@@ -97,7 +97,11 @@ fn median_rank(x: &[f64], skip_nan: bool) -> usize {
 pub(super) fn median(c: &Call, skip_nan: bool) -> Results {
     let t = c.first()?;
     if c.given("dim") {
-        return many(ranked(&t, c.axis("dim", t.rank())?, c.flag("keepdim"), |x| median_rank(x, skip_nan))?);
+        let axis = c.axis("dim", t.rank())?;
+        if t.rank() > 0 && t.size(axis) == 0 {
+            return Err(bad("the median of nothing"));
+        }
+        return many(ranked(&t, axis, c.flag("keepdim"), |x| median_rank(x, skip_nan))?);
     }
     let [value, _] = ranked(&t.reshape(&[t.numel()])?, 0, false, |x| median_rank(x, skip_nan))?;
     one(value)

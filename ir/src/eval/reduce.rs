@@ -126,6 +126,10 @@ fn extremum(t: &Tensor, axes: &[usize], keep: bool, largest: bool) -> Result<[Te
         let values = g.lists.iter().zip(&at).filter_map(|(l, &i)| l.get(i).copied());
         Ok([Tensor::of(t.dtype(), &g.shape, values)?, Tensor::of(DType::Int64, &g.shape, at.iter().map(|&i| i as i64))?])
     }
+    // Even where no line is looked at.
+    if axes.iter().any(|&a| t.size(a) == 0) {
+        return Err(bad("the extreme of nothing"));
+    }
     if t.dtype().is_float() { with(t, axes, keep, float_before(largest)) } else { with(t, axes, keep, int_before(largest)) }
 }
 

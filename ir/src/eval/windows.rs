@@ -309,6 +309,9 @@ pub(super) fn avg_pool(c: &Call, n: usize) -> Results {
 /// Windows that divide the input into so many parts, overlapping where they do not come out even.
 fn adaptive(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>>), Error> {
     let sizes = t.shape().get(t.rank().wrapping_sub(n)..).ok_or_else(|| bad(format!("pooling {n} dimensions of {:?}", t.shape())))?;
+    if sizes.contains(&0) {
+        return Err(bad("pooling of nothing"));
+    }
     let places = spread(c.sizes("output_size")?, n, &[])?;
     let windows = (0..count(&places)?).map(|place| {
         let (mut rest, mut numbers, mut stride) = (place, vec![0], 1);

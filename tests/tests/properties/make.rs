@@ -187,8 +187,10 @@ impl Maker {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Chance::new(seed);
         let symbol = Symbol::new("s0").unwrap_or_else(|| panic!("an identifier"));
-        let sizes = [rng.between(2, 5) as usize, rng.between(1, 7) as usize];
-        let range = Range { min: Some(1), max: Some(8) };
+        // Now and then there is nothing in the second call.
+        let least = i64::from(!rng.one_in(6));
+        let sizes = [rng.between(2, 5) as usize, if least == 0 { 0 } else { rng.between(1, 7) as usize }];
+        let range = Range { min: Some(least), max: Some(8) };
         let ranges = Ranges(BTreeMap::from([(symbol.clone(), range)]));
         let case = Case { graph: Graph::new(), ranges, sources: Vec::new() };
         let wild = rng.one_in(6);

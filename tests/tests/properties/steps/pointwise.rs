@@ -5,7 +5,7 @@ use etx::ir::args;
 use etx::ir::graph::Arg;
 
 use super::{Made, float, number, operand, partner, scalar};
-use crate::make::Maker;
+use crate::make::{Fill, Maker};
 
 pub(super) fn function(m: &mut Maker) -> Made {
     const SMOOTH: &[&str] = &[
@@ -166,10 +166,6 @@ pub(super) fn division(m: &mut Maker) -> Made {
     let target =
         m.rng.of(&["aten.div.Tensor", "aten.floor_divide.default", "aten.remainder.Tensor", "aten.fmod.Tensor", "aten.div.Tensor_mode"]);
     let moded = target.ends_with("mode");
-    // Of infinity there is no floor of a quotient in torch, and one in MLX.
-    if m.wild && dtype.is_float() {
-        return None;
-    }
     let mode = m.rng.of(&["floor", "trunc"]);
     let b = if m.rng.one_in(2) {
         let n = m.rng.of(&[-3i64, 2, 4, 5]);
@@ -207,7 +203,8 @@ pub(super) fn power(m: &mut Maker) -> Made {
         2 => None,
         _ => {
             let shape = m.ty(a.id).shape.clone();
-            let exponents = m.input(dtype, shape, crate::make::Fill::Below(3));
+            let signed = dtype.is_int() && dtype != DType::UInt8;
+            let exponents = m.input(dtype, shape, if signed { Fill::Signed(3) } else { Fill::Below(3) });
             Some((m.call("aten.pow.Tensor_Tensor", args![a.id, exponents])?, !dtype.is_float() && a.exact))
         }
     }
