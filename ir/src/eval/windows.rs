@@ -271,6 +271,9 @@ fn pooling(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>>
     let kernel = spread(c.sizes("kernel_size")?, n, &[])?;
     let window = Window::read(c, kernel.clone(), &kernel)?;
     let sizes = t.shape().get(t.rank().wrapping_sub(n)..).ok_or_else(|| bad(format!("pooling {n} dimensions of {:?}", t.shape())))?;
+    if sizes.contains(&0) {
+        return Err(bad("pooling of nothing"));
+    }
     let places = window.places(sizes, c.flag("ceil_mode"))?;
     let seen = window.seen(sizes, &places)?;
     Ok((places, seen))
