@@ -19,10 +19,10 @@ import torch
 
 HERE = pathlib.Path(__file__).resolve().parent.parent / "ir" / "src" / "op"
 
-# Operators (regular expressions over the name without namespace) that no exported inference program contains, or
+# Operators (regular expressions over the name without namespace) that no exported program contains, or
 # that work on tensors the export format cannot hold. Core ATen operators stay whatever their name.
 EXCLUDED = [
-    r".*_backward(s|_data|_impl|_input|_weights|_overrideable)?$", r".*backward.*", r".*_jvp$", r".*_grad$",  # derivatives
+    r".*_jvp$", r".*_grad$",  # derivatives
     r"_?foreach_.*", r"_amp_.*", r"_fused_(adam|adamw|sgd|adagrad)_?$",  # optimisers
     r".*sparse.*", r"_?coalesced?_?", r"is_coalesced", r"_?(ccol_|col_|crow_|row_)?indices(_copy)?$", r"_?values(_copy)?$",
     r"_?nnz", r"_?dim[IV]$", r"(sparse|dense)_dim", r"to_dense", r"_to_dense", r"_spdiags", r"_spsolve", r"smm", r"hspmm",
@@ -41,7 +41,7 @@ EXCLUDED = [
     r"_resize_output_?", r"_shape_as_tensor", r"_lu_with_info", r"_compute_linear_combination", r"_dirichlet.*",
     r"_philox_.*", r"_segment_reduce.*", r"_vmap.*", r"_unsafe_masked_index_put_accumulate_$", r"_reshape_from_tensor",
     r"_mixed_dtypes_linear", r"_dyn_quant_.*", r"resize_as_sparse.*", r"flatten_dense_tensors",
-    r"unflatten_dense_tensors", r"_chunk_cat", r"_to_cpu", r"slice_inverse", r"is_distributed", r"_neg_view.*",
+    r"unflatten_dense_tensors", r"_chunk_cat", r"_to_cpu", r"slice_inverse", r"is_distributed",
 ]
 # Types that cannot be written in an exported program.
 TYPES = re.compile(r"\b(Dimname|Stream|Storage|PyObject|Future|QScheme|__torch__[\w.]*)\b")
@@ -90,7 +90,7 @@ def out_variant(schema, outs):
 def excluded(schema, op, dispatched):
     name = schema.name.split("::")[1]
     full = schema.name + ("." + schema.overload_name if schema.overload_name else "")
-    if full not in dispatched or is_out(schema) or TYPES.search(str(schema)):
+    if full not in dispatched or TYPES.search(str(schema)) or (is_out(schema) and torch.Tag.core not in op.tags):
         return True
     if schema.name.startswith("prims::"):
         return bool(PRIMS_EXCLUDED.fullmatch(name))

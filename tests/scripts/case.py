@@ -17,6 +17,8 @@ import json
 import zlib
 
 import torch
+from torch.export.experimental import _export_forward_backward
+from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 from safetensors.torch import save_file
 
@@ -39,7 +41,7 @@ class Method(torch.nn.Module):
         self.forward = getattr(inner, name)
 
 
-def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_wrong=None, methods=None, partitions=1, mutated_inputs=()):
+def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_wrong=None, methods=None, partitions=1, mutated_inputs=(), training=False):
     """Register a case named after what is decorated: a forward function without state, or a module class.
 
     steps            function giving the calls in order (`call(...)`); a dict of such lists for several methods
@@ -48,6 +50,7 @@ def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_
     reference_wrong  why the reference's answer does not count, though it lowers
     methods          names of the module's methods to export, instead of `forward`
     partitions       how many partitions etx may make where there is no reference to compare with
+    training         what is exported is a step of training: the forward function, which gives a loss, and all gradients after it
     mutated_inputs   numbers of the tensors among the inputs that the program writes to: ExecuTorch returns them before the user outputs
     """
 
@@ -56,7 +59,7 @@ def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_
         if not inspect.isclass(subject):
             subject = type(name, (torch.nn.Module,), {"forward": subject})
         CASES[name] = dict(name=name, subject=subject, steps=steps, dynamic=dynamic, rtol=rtol, atol=atol, functional=functional,
-                           reference_wrong=reference_wrong, methods=methods, partitions=partitions, mutated_inputs=mutated_inputs, what=what)
+                           reference_wrong=reference_wrong, methods=methods, partitions=partitions, mutated_inputs=mutated_inputs, training=training, what=what)
         return subject
 
     return register
@@ -104,8 +107,10 @@ def write(spec, folder):
         traced = Method(copy.deepcopy(module), name) if spec["methods"] else copy.deepcopy(module)
         run = Method(copy.deepcopy(module), name) if spec["methods"] else copy.deepcopy(module)
         args, kwargs = copy.deepcopy(steps[name][0])
-        with torch.no_grad():
+        with torch.set_grad_enabled(spec["training"]):
             program = torch.export.export(traced, args, kwargs, dynamic_shapes=(dynamic or {}).get(name), strict=False)
+        if spec["training"]:
+            program = _export_forward_backward(program)
         save(program, folder / f"{name}.pt2")
         entry = {"program": f"{name}.pt2", "steps": len(steps[name])}
         if spec["functional"]:
@@ -117,8 +122,11 @@ def write(spec, folder):
             entry["input_kinds"] = [kind(v) for v in inputs]
             save_values(io, f"{name}.{number}.input", inputs)
             given = copy.deepcopy((args, kwargs))
-            with torch.no_grad():
-                outputs = pytree.tree_leaves(run(*given[0], **given[1]))
+            if spec["training"]:
+                outputs = loss_and_gradients(run, given, program)
+            else:
+                with torch.no_grad():
+                    outputs = pytree.tree_leaves(run(*given[0], **given[1]))
             outputs = [pytree.tree_leaves(given)[i] for i in spec["mutated_inputs"]] + outputs
             entry["output_kinds"] = [kind(v) for v in outputs]
             save_values(io, f"{name}.{number}.expected", outputs)
@@ -138,6 +146,16 @@ def write(spec, folder):
     (folder / "case.json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     size = sum(f.stat().st_size for f in folder.iterdir())
     return f"{spec['name']:32} {size:8} B  {absent or summary['partitions']} {'' if absent else summary['undelegated']}"
+
+
+def loss_and_gradients(module, given, program):
+    """What a step of training gives: the loss, then the gradient of every parameter in the order of the program."""
+    loss = module(*given[0], **given[1])
+    module.zero_grad()
+    loss.backward()
+    named = dict(module.named_parameters())
+    specs = program.graph_signature.output_specs
+    return [loss.detach(), *(named[s.target].grad for s in specs if s.kind == OutputKind.GRADIENT_TO_PARAMETER)]
 
 
 def save_values(io, prefix, values):
@@ -162,6 +180,7 @@ def reference(folder, methods):
         with open(path, "wb") as file:
             edge.to_executorch().write_to_file(file)
     except Exception as error:  # whatever it raises is the finding
+        (folder / "reference.pte").unlink(missing_ok=True)
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         return None, programs.without_prefixes(f"the reference aborts: {type(error).__name__}: {first}")[:300]
     return summarise(path.read_bytes()), None

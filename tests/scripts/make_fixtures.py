@@ -13,6 +13,7 @@ import case
 import cases.audio
 import cases.caches
 import cases.chance
+import cases.core
 import cases.dtypes
 import cases.layers
 import cases.models
@@ -25,6 +26,7 @@ import cases.shapes
 import cases.signature
 import cases.spectra
 import cases.state
+import cases.training
 import cases.vision
 import cases.weights
 

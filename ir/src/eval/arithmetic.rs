@@ -316,3 +316,13 @@ pub(super) fn logical(c: &Call, f: fn(bool, bool) -> bool) -> Results {
     let truth = |o: &Operand| map(&o.tensor()?, DType::Bool, |x: bool| x);
     one(zip(DType::Bool, DType::Bool, &truth(&a)?, &truth(&b)?, f)?)
 }
+
+/// The arc tangent written to the tensor that is given for it.
+pub(super) fn into_out(c: &Call) -> Results {
+    let out = c.tensor("out")?;
+    match float_pair(c, f64::atan2)?.as_slice() {
+        [super::Value::Tensor(t)] => out.write(t)?,
+        _ => return Err(bad("no result")),
+    }
+    one(out)
+}

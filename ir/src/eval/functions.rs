@@ -221,6 +221,31 @@ pub(super) fn lgamma(x: f64) -> f64 {
     libm::lgamma(x)
 }
 
+/// The modified Bessel function of the first kind of order 0 or 1, times `e^-|x|`: its power series, far out its expansion in `1/x`.
+pub(super) fn bessel(order: u8, x: f64) -> f64 {
+    let (n, size) = (f64::from(order), x.abs());
+    if size.is_infinite() {
+        return 0.0;
+    }
+    let sign = if order == 1 { x.signum() } else { 1.0 };
+    if size > 50.0 {
+        let (mut term, mut sum) = (1.0, 1.0);
+        for k in 1..12 {
+            let odd = f64::from(2 * k - 1);
+            term *= -(4.0 * n * n - odd * odd) / (8.0 * f64::from(k) * size);
+            sum += term;
+        }
+        return sign * sum / (2.0 * std::f64::consts::PI * size).sqrt();
+    }
+    let mut term = if order == 1 { size / 2.0 } else { 1.0 };
+    let mut sum = term;
+    for k in 1..200 {
+        term *= size * size / 4.0 / (f64::from(k) * (f64::from(k) + n));
+        sum += term;
+    }
+    sign * sum * (-size).exp()
+}
+
 /// The standard normal distribution function.
 pub(super) fn ndtr(x: f64) -> f64 {
     0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)

@@ -91,3 +91,21 @@ pub(super) fn meshgrid(c: &Call) -> Results {
     };
     many(all.iter().zip(axes).map(grid).collect::<Result<Vec<_>, _>>()?)
 }
+
+/// Every choice of `r` elements of a vector, in order.
+pub(super) fn combinations(c: &Call) -> Results {
+    let (t, r, again) = (c.first()?, c.size("r")?, c.flag("with_replacement"));
+    let n = t.numel() as i64;
+    let mut rows: Vec<Vec<i64>> = vec![Vec::new()];
+    for _ in 0..r {
+        let next = |row: Vec<i64>| {
+            let from = row.last().map_or(0, |k| k + i64::from(!again));
+            (from..n).map(move |k| row.iter().copied().chain([k]).collect::<Vec<_>>())
+        };
+        rows = rows.into_iter().flat_map(next).collect();
+        super::tensor::count(&[rows.len(), r])?;
+    }
+    let count = rows.len();
+    let at = Tensor::of(crate::DType::Int64, &[count * r], rows.into_iter().flatten())?;
+    one(super::indexing::take(&t, 0, &at)?.reshape(&[count, r])?)
+}

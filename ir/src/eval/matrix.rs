@@ -30,7 +30,7 @@ fn products<T: Copy>(a: &[T], b: &[T], [rows, inner, columns]: [usize; 3], zero:
 }
 
 /// Products of the matrices in the last two dimensions, the others broadcast, before rounding: an `f64` tensor (or `i64`).
-fn wide_product(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
+pub(super) fn wide_product(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
     if a.dtype() != b.dtype() {
         return Err(bad(format!("matrices of {} and {}", a.dtype(), b.dtype())));
     }
@@ -305,6 +305,18 @@ pub(super) fn cdist(c: &Call) -> Results {
     one(fold(&d, &[d.nth_last(1)?], false, a.dtype(), |x: &[f64]| super::reduce::norm_of(x, p))?)
 }
 
+/// Distances of all pairs of rows of one matrix, each pair once.
+pub(super) fn pdist(c: &Call) -> Results {
+    let (t, p) = (c.first()?, c.float("p")?);
+    let &[n, width] = t.shape() else { return Err(bad("needs a matrix")) };
+    let values = t.to::<f64>();
+    let row = |i: usize| values.get(i * width..(i + 1) * width).unwrap_or(&[]);
+    let apart = |i: usize, j: usize| row(i).iter().zip(row(j)).map(|(a, b)| a - b).collect::<Vec<_>>();
+    let pairs: Vec<f64> =
+        (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).map(|(i, j)| super::reduce::norm_of(&apart(i, j), p)).collect();
+    one(Tensor::of(t.dtype(), &[pairs.len()], pairs)?)
+}
+
 /// What attention is told besides queries, keys and values.
 pub(super) struct Attention {
     pub(super) mask: Option<Tensor>,
@@ -368,6 +380,14 @@ pub(super) fn attention(c: &Call) -> Results {
 /// Attention with the logarithms of the sums of the weights.
 pub(super) fn attention_with_sums(c: &Call) -> Results {
     let out = attention(c)?;
+    let scores = scores(c)?;
+    let sums = super::reduce::log_sum_exp(&scores, &[scores.nth_last(1)?], false)?;
+    let sums = map(&sums, DType::Float32, |x: f64| round(DType::Float32, x))?;
+    Ok(out.into_iter().chain(many([sums])?).collect())
+}
+
+/// Scaled products of queries and keys, the mask added, in double precision.
+pub(super) fn scores(c: &Call) -> Result<Tensor, Error> {
     let (q, k) = (c.tensor("query")?, c.tensor("key")?);
     let scale = c.float_or("scale", 1.0 / (q.size(q.nth_last(1)?) as f64).sqrt())?;
     let scores = map(&wide_product(&q, &k.transpose(k.nth_last(2)?, k.nth_last(1)?)?)?, DType::Float64, |x: f64| x * scale)?;
@@ -379,9 +399,13 @@ pub(super) fn attention_with_sums(c: &Call) -> Results {
     } else {
         scores
     };
-    let sums = super::reduce::log_sum_exp(&scores, &[scores.nth_last(1)?], false)?;
-    let sums = map(&sums, DType::Float32, |x: f64| round(DType::Float32, x))?;
-    Ok(out.into_iter().chain(many([sums])?).collect())
+    match c.maybe_tensor("attn_mask")? {
+        Some(mask) if mask.dtype() == DType::Bool => {
+            super::pointwise::select(&mask, &scores.into(), &super::call::Operand::Number(Number::Float(f64::NEG_INFINITY)))
+        }
+        Some(mask) => zip(DType::Float64, DType::Float64, &scores, &mask, |s: f64, m| s + m),
+        None => Ok(scores),
+    }
 }
 
 /// Sums of products along a dimension.
@@ -407,4 +431,15 @@ pub(super) fn matrix_power(c: &Call) -> Results {
         return Err(Error::new(crate::error::ErrorKind::Unsupported, "powers below 1"));
     }
     one((1..n).try_fold(t.clone(), |p, _| matmul_of(&p, &t))?)
+}
+
+/// Powers side by side.
+pub(super) fn vander(c: &Call) -> Results {
+    let t = c.first()?;
+    let n = if c.given("N") { c.size("N")? } else { t.size(t.nth_last(1)?) };
+    let falls = c.schema.name == "vander" && !c.flag("increasing");
+    let power = |k: usize| if falls { n - 1 - k } else { k };
+    let shape: Vec<usize> = t.shape().iter().copied().chain([n]).collect();
+    let each = |x: f64| (0..n).map(move |k| x.powi(power(k) as i32));
+    one(Tensor::of(t.dtype(), &shape, t.to::<f64>().into_iter().flat_map(each))?)
 }

@@ -43,6 +43,10 @@
 //! ```
 
 mod arithmetic;
+mod backward;
+mod backward_rows;
+mod backward_windows;
+mod calculus;
 mod call;
 mod create;
 mod custom;

@@ -43,11 +43,11 @@ pub(super) fn safe_softmax(c: &Call) -> Results {
 }
 
 /// A tensor in double precision, on its way to being rounded.
-fn wide(t: &Tensor) -> Result<Tensor, Error> {
+pub(super) fn wide(t: &Tensor) -> Result<Tensor, Error> {
     t.cast(DType::Float64)
 }
 
-fn combine(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor, Error> {
+pub(super) fn combine(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor, Error> {
     zip(DType::Float64, DType::Float64, a, b, f)
 }
 
@@ -199,13 +199,17 @@ pub(super) fn batch_norm(c: &Call) -> Results {
 }
 
 /// The forms that return the statistics they used, and the functional one that returns the running statistics too.
-pub(super) fn batch_norm_with_statistics(c: &Call, functional: bool) -> Results {
+pub(super) fn batch_norm_with_statistics(c: &Call, training: Option<bool>, functional: bool) -> Results {
     let t = c.first()?;
-    let training = if c.schema.position("training").is_some() { c.flag("training") } else { c.schema.overload == "no_stats" };
+    let training = training.unwrap_or_else(|| c.flag("training"));
     let n = batch_norm_of(c, &t, training)?;
     let d = c.maybe_tensor("weight")?.or(c.maybe_tensor("running_mean")?).map_or(t.dtype(), |w| w.dtype());
     let saved = |t: &Tensor| if training { t.cast(d) } else { Tensor::new(d, &[0], Vec::new()) };
     let mut all = vec![n.out, saved(&n.mean)?, saved(&n.rstd)?];
+    if matches!(c.schema.returns.len(), 4 | 6) {
+        // What one of torch's libraries keeps for itself.
+        all.push(Tensor::new(DType::UInt8, &[0], Vec::new())?);
+    }
     if functional {
         all.extend(match n.running {
             Some(new) => new,

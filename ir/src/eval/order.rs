@@ -283,3 +283,18 @@ pub(super) fn unique(c: &Call) -> Results {
         Tensor::of(DType::Int64, &[counts.len()], counts)?,
     ])
 }
+
+/// The smallest of the most frequent, and its last position.
+pub(super) fn mode(c: &Call) -> Results {
+    let t = c.first()?;
+    let axis = c.axis("dim", t.rank())?;
+    let g = super::reduce::groups::<f64>(&t, if t.rank() == 0 { &[] } else { std::slice::from_ref(&axis) }, c.flag("keepdim"))?;
+    let often = |x: &[f64], v: f64| x.iter().filter(|y| **y == v).count();
+    let best = |x: &Vec<f64>| {
+        let most = x.iter().map(|v| often(x, *v)).max().unwrap_or(0);
+        let value = x.iter().copied().filter(|v| often(x, *v) == most).fold(f64::INFINITY, f64::min);
+        (value, x.iter().rposition(|v| *v == value).unwrap_or(0) as i64)
+    };
+    let all: Vec<(f64, i64)> = g.lists.iter().map(best).collect();
+    many([Tensor::of(t.dtype(), &g.shape, all.iter().map(|b| b.0))?, Tensor::of(DType::Int64, &g.shape, all.iter().map(|b| b.1))?])
+}

@@ -53,8 +53,7 @@ pub(super) fn padded(t: &Tensor, axis: usize, before: i64, after: i64, fill: &Fi
 }
 
 /// Pairs of numbers, for the last dimension first.
-fn pad_with(c: &Call, fill: &Fill) -> Results {
-    let t = c.first()?;
+pub(super) fn pad_with(c: &Call, t: &Tensor, fill: &Fill) -> Results {
     let name = ["pad", "padding"].into_iter().find(|n| c.given(n)).unwrap_or("pad");
     let pads = c.ints(name)?;
     if pads.len() % 2 != 0 || pads.len() / 2 > t.rank() {
@@ -73,15 +72,15 @@ pub(super) fn pad(c: &Call) -> Results {
         Some("circular") => Fill::Circular,
         Some(other) => return Err(bad(format!("mode {other:?}"))),
     };
-    pad_with(c, &fill)
+    pad_with(c, &c.first()?, &fill)
 }
 
 pub(super) fn reflect(c: &Call) -> Results {
-    pad_with(c, &Fill::Reflect)
+    pad_with(c, &c.first()?, &Fill::Reflect)
 }
 
 pub(super) fn replicate(c: &Call) -> Results {
-    pad_with(c, &Fill::Replicate)
+    pad_with(c, &c.first()?, &Fill::Replicate)
 }
 
 /// How values between elements come about.
@@ -109,7 +108,7 @@ fn cubic(x: f64, a: f64) -> f64 {
 }
 
 /// Which elements make result number `i` of a dimension, with their weights.
-fn sources(i: usize, n: usize, scale: f64, aligned: bool, method: Method) -> Vec<(usize, f64)> {
+pub(super) fn sources(i: usize, n: usize, scale: f64, aligned: bool, method: Method) -> Vec<(usize, f64)> {
     let last = n.saturating_sub(1);
     let clamp = |at: f64| at.clamp(0.0, last as f64) as usize;
     let i = i as f64;
@@ -142,15 +141,29 @@ fn sources(i: usize, n: usize, scale: f64, aligned: bool, method: Method) -> Vec
     }
 }
 
+/// How far results are apart in a dimension of `have` elements.
+pub(super) fn step(have: usize, size: usize, factor: Option<f64>, aligned: bool) -> f64 {
+    match factor {
+        _ if aligned => (have - 1) as f64 / (size.max(2) - 1) as f64,
+        Some(f) if f > 0.0 => 1.0 / f,
+        _ => have as f64 / size as f64,
+    }
+}
+
+/// The factors of the last `n` dimensions, where they are given.
+pub(super) fn factors(c: &Call, n: usize) -> Result<Vec<Option<f64>>, Error> {
+    Ok(match c.maybe_floats("scale_factors")? {
+        Some(f) => f.into_iter().map(Some).collect(),
+        None if n == 1 => vec![c.maybe_float("scales")?],
+        None => ["scales_d", "scales_h", "scales_w"].into_iter().skip(3 - n.min(3)).map(|s| c.maybe_float(s)).collect::<Result<_, _>>()?,
+    })
+}
+
 /// The last `n` dimensions in another size; sizes and factors as torch gives them in either overload.
 pub(super) fn upsample(c: &Call, n: usize, method: Method) -> Results {
     let t = c.first()?;
     let first = t.rank().checked_sub(n).ok_or_else(|| bad("too few dimensions"))?;
-    let factors: Vec<Option<f64>> = match c.maybe_floats("scale_factors")? {
-        Some(f) => f.into_iter().map(Some).collect(),
-        None if n == 1 => vec![c.maybe_float("scales")?],
-        None => ["scales_d", "scales_h", "scales_w"].into_iter().skip(3 - n.min(3)).map(|s| c.maybe_float(s)).collect::<Result<_, _>>()?,
-    };
+    let factors = factors(c, n)?;
     let scaled = |(i, f): (usize, &Option<f64>)| f.map_or(0, |f| (t.size(first + i) as f64 * f).floor() as usize);
     let sizes = if c.given("output_size") { c.sizes("output_size")? } else { factors.iter().enumerate().map(scaled).collect() };
     if sizes.len() != n {
@@ -168,11 +181,9 @@ pub(super) fn upsample(c: &Call, n: usize, method: Method) -> Results {
             return Err(bad("an image without extent"));
         }
         let scale = match factors.get(i).copied().flatten() {
-            _ if aligned => (have - 1) as f64 / (size.max(2) - 1) as f64,
             // The kernel for small images takes elements as they lie, whatever the factor says.
-            _ if small && method == Method::Nearest && (size == have || size == 2 * have) => have as f64 / size as f64,
-            Some(f) if f > 0.0 => 1.0 / f,
-            _ => have as f64 / size as f64,
+            _ if small && !aligned && method == Method::Nearest && (size == have || size == 2 * have) => have as f64 / size as f64,
+            factor => step(have, size, factor, aligned),
         };
         let weights: Vec<_> = (0..size).map(|k| sources(k, have, scale, aligned, method)).collect();
         out = lines(&out, first + i, DType::Float64, |line: &[f64]| {

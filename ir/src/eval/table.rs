@@ -12,8 +12,8 @@ use super::functions as f;
 use super::recurrent::Kind;
 use super::resample::Method;
 use super::{
-    create, custom, higher, indexing, joins, losses, matrix, norm, order, pointwise as each, quantised, random, recurrent, reduce,
-    resample, scalars, signal, views, windows,
+    backward, backward_rows as rows, backward_windows as back, calculus, create, custom, higher, indexing, joins, losses, matrix, norm,
+    order, pointwise as each, quantised, random, recurrent, reduce, resample, scalars, signal, views, windows,
 };
 use crate::DType;
 use crate::op::{OpId, families};
@@ -64,6 +64,10 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| each::float(c, f::lgamma), "lgamma"),
     (|c| each::float(c, f::digamma), "digamma"),
     (|c| each::float(c, f::entropy), "special_entr"),
+    (|c| each::float(c, |x| f::bessel(0, x) * x.abs().exp()), "i0 special_modified_bessel_i0"),
+    (|c| each::float(c, |x| f::bessel(1, x) * x.abs().exp()), "special_i1 special_modified_bessel_i1"),
+    (|c| each::float(c, |x| f::bessel(0, x)), "special_i0e"),
+    (|c| each::float(c, |x| f::bessel(1, x)), "special_i1e"),
     (|c| each::float(c, f::ndtr), "special_ndtr"),
     (|c| each::float(c, f::log_ndtr), "special_log_ndtr"),
     (|c| each::float(c, f::erfcx), "special_erfcx"),
@@ -131,6 +135,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| math::float_pair(c, f::logaddexp2), "logaddexp2"),
     (|c| math::pair(c, f::heaviside, |a, b| if a == 0 { b } else { i64::from(a > 0) }), "heaviside"),
     (|c| math::float_pair(c, f64::atan2), "atan2"),
+    (math::into_out, "atan2.out"),
     (|c| math::float_pair(c, f::copysign), "copysign.Tensor"),
     (|c| math::float_pair(c, |a, b| a * b.exp2()), "ldexp.Tensor"),
     (|c| math::float_pair(c, f::xlogy), "xlogy.Tensor"),
@@ -230,6 +235,12 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| order::running_extreme(c, true), "cummax"),
     (|c| order::running_extreme(c, false), "cummin"),
     (order::diff, "diff"),
+    (order::mode, "mode"),
+    (|c| calculus::trapezoid(c, false), "trapezoid.dx trapezoid.x"),
+    (|c| calculus::trapezoid(c, true), "cumulative_trapezoid.dx cumulative_trapezoid.x"),
+    (calculus::gradient, "gradient.scalarint gradient.scalararray gradient.array gradient.scalarrayint gradient.scalarrayarray"),
+    (matrix::vander, "vander linalg_vander"),
+    (joins::combinations, "combinations"),
     (order::bucketize, "bucketize.Tensor bucketize.Scalar"),
     (order::searchsorted, "searchsorted.Tensor searchsorted.Scalar"),
     (order::isin, "isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor"),
@@ -265,6 +276,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (views::tensor_split_at, "tensor_split.indices"),
     (views::unbind, "unbind.int"),
     (views::as_strided, "as_strided"),
+    (views::resize, "resize"),
     (views::unfold, "unfold"),
     (views::diagonal, "diagonal linalg_diagonal"),
     (views::diag, "diag"),
@@ -308,6 +320,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (matrix::kron, "kron"),
     (matrix::einsum, "einsum"),
     (matrix::cdist, "cdist _cdist_forward"),
+    (matrix::pdist, "_pdist_forward pdist"),
     (matrix::attention, "scaled_dot_product_attention"),
     (matrix::attention_with_sums, "_scaled_dot_product_flash_attention_for_cpu"),
     // Windows.
@@ -358,7 +371,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (signal::fft, "_fft_r2c _fft_c2c _fft_c2r"),
     (
         signal::named,
-        "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn",
+        "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn \
+         fft_hfft2 fft_hfftn fft_ihfft2 fft_ihfftn",
     ),
     (signal::frequencies, "fft_fftfreq fft_rfftfreq"),
     (signal::shifted, "fft_fftshift fft_ifftshift"),
@@ -370,11 +384,11 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (norm::rms_norm, "rms_norm _fused_rms_norm"),
     (norm::group_norm, "group_norm native_group_norm"),
     (norm::batch_norm, "batch_norm"),
-    (
-        |c| norm::batch_norm_with_statistics(c, false),
-        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit.no_stats _native_batch_norm_legit_no_training",
-    ),
-    (|c| norm::batch_norm_with_statistics(c, true), "_native_batch_norm_legit_functional"),
+    (|c| norm::batch_norm_with_statistics(c, None, false), "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit.no_stats"),
+    (|c| norm::batch_norm_with_statistics(c, Some(false), false), "_native_batch_norm_legit_no_training _batch_norm_no_update"),
+    (|c| norm::batch_norm_with_statistics(c, None, true), "_native_batch_norm_legit_functional"),
+    (|c| norm::batch_norm_with_statistics(c, Some(true), false), "_batch_norm_with_update"),
+    (|c| norm::batch_norm_with_statistics(c, Some(true), true), "_batch_norm_with_update_functional"),
     (norm::instance_norm, "instance_norm"),
     (norm::similarity, "cosine_similarity"),
     (norm::renorm, "renorm"),
@@ -575,6 +589,129 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (higher::auto_functionalized, "=higher_order.auto_functionalized_v2"),
     (higher::auto_functionalized_by_name, "=higher_order.auto_functionalized"),
     (higher::with_effects, "=higher_order.with_effects"),
+    // Derivatives.
+    (|c| backward::each(c, ["threshold"], |g, x, [t]| if x <= t { 0.0 } else { g }), "threshold_backward"),
+    (backward::gelu, "gelu_backward"),
+    (|c| backward::each(c, [], |g, x, []| g * f::sigmoid(x) * (1.0 + x * (1.0 - f::sigmoid(x)))), "silu_backward"),
+    (|c| backward::each(c, [], |g, y, []| g * y * (1.0 - y)), "sigmoid_backward"),
+    (|c| backward::each(c, [], |g, y, []| g * (1.0 - y * y)), "tanh_backward"),
+    (|c| backward::each(c, ["min_val", "max_val"], |g, x, [a, b]| if x <= a || x >= b { 0.0 } else { g }), "hardtanh_backward"),
+    (
+        |c| backward::each(c, [], |g, x, []| if x <= -3.0 { 0.0 } else { g * if x < 3.0 { x / 3.0 + 0.5 } else { 1.0 } }),
+        "hardswish_backward",
+    ),
+    (|c| backward::each(c, [], |g, x, []| if x > -3.0 && x < 3.0 { g / 6.0 } else { 0.0 }), "hardsigmoid_backward"),
+    (|c| backward::each(c, ["negative_slope"], |g, x, [slope]| if x > 0.0 { g } else { g * slope }), "leaky_relu_backward"),
+    (
+        |c| {
+            backward::each(c, ["alpha", "scale", "input_scale", "is_result"], |g, x, [alpha, scale, input, result]| {
+                g * match (x <= 0.0, result != 0.0) {
+                    (true, true) => input * (x + alpha * scale),
+                    (true, false) => input * alpha * scale * (x * input).exp(),
+                    _ => scale,
+                }
+            })
+        },
+        "elu_backward",
+    ),
+    (|c| backward::each(c, ["beta", "threshold"], |g, x, [b, t]| if b * x > t { g } else { g * f::sigmoid(b * x) }), "softplus_backward"),
+    (|c| backward::each(c, [], |g, x, []| g * f::sigmoid(-x)), "log_sigmoid_backward"),
+    (
+        |c| {
+            backward::each(c, [], |g, x, []| {
+                let t = f::softplus(x, [1.0, 20.0]).tanh();
+                g * (t + x * f::sigmoid(x) * (1.0 - t * t))
+            })
+        },
+        "mish_backward",
+    ),
+    (|c| backward::each(c, ["lambd"], |g, x, [l]| if x >= -l && x <= l { 0.0 } else { g }), "hardshrink_backward softshrink_backward"),
+    (
+        |c| {
+            backward::each(c, ["eps"], |g, x, [eps]| {
+                let (low, high, beyond) = if eps.is_nan() { (0.0, 1.0, f64::NAN) } else { (eps, 1.0 - eps, 0.0) };
+                if x < low || x > high { beyond } else { g / (x * (1.0 - x)) }
+            })
+        },
+        "logit_backward",
+    ),
+    (backward::glu, "glu_backward"),
+    (backward::prelu, "_prelu_kernel_backward"),
+    (|c| backward::each(c, ["scale"], |g, m, [scale]| g * m * scale), "native_dropout_backward"),
+    (|c| backward::softmax(c, false), "_softmax_backward_data"),
+    (|c| backward::softmax(c, true), "_log_softmax_backward_data"),
+    (|c| backward::loss(c, "", |x, y, _| 2.0 * (x - y)), "mse_loss_backward"),
+    (|c| backward::loss(c, "beta", |x, y, b| if (x - y).abs() < b { (x - y) / b } else { f::sign(x - y) }), "smooth_l1_loss_backward"),
+    (|c| backward::loss(c, "delta", |x, y, d| if (x - y).abs() <= d { x - y } else { d * f::sign(x - y) }), "huber_loss_backward"),
+    (|c| backward::loss(c, "", |x, y, _| (x - y) / ((1.0 - x) * x).max(1e-12)), "binary_cross_entropy_backward"),
+    (|c| backward::loss(c, "", |x, y, _| -y / (1.0 + (x * y).exp())), "soft_margin_loss_backward"),
+    (backward::nll, "nll_loss_backward nll_loss2d_backward"),
+    (backward::attention, "_scaled_dot_product_flash_attention_for_cpu_backward"),
+    (
+        |c| {
+            let out = each::float(c, |x| f::minimum(x, 0.0) - (-x.abs()).exp().ln_1p())?;
+            let buffer = each::float(c, |x| (-x.abs()).exp())?;
+            Ok(out.into_iter().chain(buffer).collect())
+        },
+        "log_sigmoid_forward",
+    ),
+    (|c| backward::last_axes(c, true), "native_layer_norm_backward"),
+    (|c| backward::last_axes(c, false), "_fused_rms_norm_backward"),
+    (backward::group_norm, "native_group_norm_backward"),
+    (backward::batch_norm, "native_batch_norm_backward batch_norm_backward"),
+    (
+        |c| {
+            backward::part(c, |c, t| {
+                let axis = c.axis("dim", t.rank())?;
+                let (start, length, step) = views::range(c, t.size(axis))?;
+                t.slice(axis, start, length, step)
+            })
+        },
+        "slice_backward",
+    ),
+    (
+        |c| {
+            backward::part(c, |c, t| {
+                let axis = c.axis("dim", t.rank())?;
+                t.select(axis, views::position(c.int("index")?, t.size(axis))?)
+            })
+        },
+        "select_backward",
+    ),
+    (
+        |c| backward::part(c, |c, t| views::diagonal_of(t, c.int("offset")?, c.axis("dim1", t.rank())?, c.axis("dim2", t.rank())?)),
+        "diagonal_backward",
+    ),
+    (backward::unfold, "unfold_backward"),
+    (backward::embedding, "embedding_dense_backward"),
+    (backward::masked_scatter, "masked_scatter_backward"),
+    (rows::cdist, "_cdist_backward"),
+    (rows::pdist, "_pdist_backward"),
+    (rows::weight_norm, "_weight_norm_interface_backward"),
+    (rows::trilinear, "_trilinear"),
+    (rows::embedding_bag, "_embedding_bag_backward"),
+    (rows::sampled, "grid_sampler_2d_backward"),
+    (back::convolution, "convolution_backward"),
+    (|c| back::average(c, 2), "avg_pool2d_backward"),
+    (|c| back::average(c, 3), "avg_pool3d_backward"),
+    (|c| back::adaptive_average(c, 2), "_adaptive_avg_pool2d_backward"),
+    (|c| back::adaptive_average(c, 3), "_adaptive_avg_pool3d_backward"),
+    (|c| back::largest(c, 2), "max_pool2d_with_indices_backward adaptive_max_pool2d_backward"),
+    (|c| back::largest(c, 3), "max_pool3d_with_indices_backward adaptive_max_pool3d_backward"),
+    (|c| back::padded(c, &resample::Fill::Reflect), "reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward"),
+    (|c| back::padded(c, &resample::Fill::Replicate), "replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward"),
+    (|c| back::upsample(c, 1, Method::Nearest), "upsample_nearest1d_backward"),
+    (|c| back::upsample(c, 2, Method::Nearest), "upsample_nearest2d_backward"),
+    (|c| back::upsample(c, 3, Method::Nearest), "upsample_nearest3d_backward"),
+    (|c| back::upsample(c, 1, Method::NearestExact), "_upsample_nearest_exact1d_backward"),
+    (|c| back::upsample(c, 2, Method::NearestExact), "_upsample_nearest_exact2d_backward"),
+    (|c| back::upsample(c, 3, Method::NearestExact), "_upsample_nearest_exact3d_backward"),
+    (|c| back::upsample(c, 1, Method::Linear), "upsample_linear1d_backward"),
+    (|c| back::upsample(c, 2, Method::Linear), "upsample_bilinear2d_backward"),
+    (|c| back::upsample(c, 3, Method::Linear), "upsample_trilinear3d_backward"),
+    (|c| back::upsample(c, 2, Method::Cubic), "upsample_bicubic2d_backward"),
+    (|c| back::upsample(c, 2, Method::LinearSmooth), "_upsample_bilinear2d_aa_backward"),
+    (|c| back::upsample(c, 2, Method::CubicSmooth), "_upsample_bicubic2d_aa_backward"),
     // Random numbers.
     (random::rand, "rand rand.generator rand_like rand_like.generator"),
     (random::randn, "randn randn.generator randn_like randn_like.generator"),

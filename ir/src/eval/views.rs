@@ -266,6 +266,15 @@ pub(super) fn unbind(c: &Call) -> Results {
     many((0..t.size(axis)).map(|i| t.select(axis, i)).collect::<Result<Vec<_>, _>>()?)
 }
 
+/// The first elements in memory; what would have to be added is zero here.
+pub(super) fn resize(c: &Call) -> Results {
+    let (t, shape) = (c.first()?, c.sizes("size")?);
+    let n = super::tensor::count(&shape)?;
+    let t = t.copy()?;
+    let kept = t.reshape(&[t.numel()])?.slice(0, 0, t.numel().min(n), 1)?;
+    one(super::resample::padded(&kept, 0, 0, n.saturating_sub(t.numel()) as i64, &super::resample::Fill::Value(0.0))?.reshape(&shape)?)
+}
+
 pub(super) fn as_strided(c: &Call) -> Results {
     let t = c.first()?;
     let offset = c.maybe_int("storage_offset")?.map_or(Ok(t.offset()), |n| usize::try_from(n).map_err(|_| bad("a negative offset")))?;

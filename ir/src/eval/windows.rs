@@ -7,7 +7,7 @@ use crate::DType;
 
 /// What a window sees at one of its positions.
 #[derive(Clone, Copy)]
-enum Seen {
+pub(super) enum Seen {
     /// The element of this number.
     Element(usize),
     /// Padding.
@@ -17,8 +17,8 @@ enum Seen {
 }
 
 /// A window over some dimensions, all lists being of their number.
-struct Window {
-    kernel: Vec<usize>,
+pub(super) struct Window {
+    pub(super) kernel: Vec<usize>,
     stride: Vec<usize>,
     padding: Vec<usize>,
     dilation: Vec<usize>,
@@ -37,7 +37,7 @@ fn spread(mut list: Vec<usize>, n: usize, otherwise: &[usize]) -> Result<Vec<usi
 }
 
 impl Window {
-    fn read(c: &Call, kernel: Vec<usize>, stride: &[usize]) -> Result<Self, Error> {
+    pub(super) fn read(c: &Call, kernel: Vec<usize>, stride: &[usize]) -> Result<Self, Error> {
         let n = kernel.len();
         let list = |name: &str, otherwise: &[usize]| spread(if c.given(name) { c.sizes(name)? } else { Vec::new() }, n, otherwise);
         let window = Self { stride: list("stride", stride)?, padding: list("padding", &[0])?, dilation: list("dilation", &[1])?, kernel };
@@ -67,7 +67,7 @@ impl Window {
     }
 
     /// What the window sees: for each place, for each position in the window.
-    fn seen(&self, sizes: &[usize], places: &[usize]) -> Result<Vec<Vec<Seen>>, Error> {
+    pub(super) fn seen(&self, sizes: &[usize], places: &[usize]) -> Result<Vec<Vec<Seen>>, Error> {
         let (windows, positions) = (count(places)?, count(&self.kernel)?);
         count(&[windows, positions])?;
         let one = |place: usize, position: usize| {
@@ -267,7 +267,7 @@ fn largest(plane: &[f64], window: &[Seen]) -> (f64, i64) {
 }
 
 /// Kernel, places and what is seen of a pooling over the last `n` dimensions.
-fn pooling(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>>), Error> {
+pub(super) fn pooling(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>>), Error> {
     let kernel = spread(c.sizes("kernel_size")?, n, &[])?;
     let window = Window::read(c, kernel.clone(), &kernel)?;
     let sizes = t.shape().get(t.rank().wrapping_sub(n)..).ok_or_else(|| bad(format!("pooling {n} dimensions of {:?}", t.shape())))?;
@@ -310,15 +310,15 @@ pub(super) fn avg_pool(c: &Call, n: usize) -> Results {
 }
 
 /// Windows that divide the input into so many parts, overlapping where they do not come out even.
-fn adaptive(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>>), Error> {
+pub(super) fn parts(t: &Tensor, places: &[usize]) -> Result<Vec<Vec<Seen>>, Error> {
+    let n = places.len();
     let sizes = t.shape().get(t.rank().wrapping_sub(n)..).ok_or_else(|| bad(format!("pooling {n} dimensions of {:?}", t.shape())))?;
     if sizes.contains(&0) {
         return Err(bad("pooling of nothing"));
     }
-    let places = spread(c.sizes("output_size")?, n, &[])?;
-    let windows = (0..count(&places)?).map(|place| {
+    let windows = (0..count(places)?).map(|place| {
         let (mut rest, mut numbers, mut stride) = (place, vec![0], 1);
-        for (&n, &parts) in sizes.iter().zip(&places).rev() {
+        for (&n, &parts) in sizes.iter().zip(places).rev() {
             let i = rest % parts;
             rest /= parts;
             let (start, end) = (i * n / parts, ((i + 1) * n).div_ceil(parts));
@@ -327,7 +327,12 @@ fn adaptive(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>
         }
         numbers.into_iter().map(Seen::Element).collect()
     });
-    let windows = windows.collect();
+    Ok(windows.collect())
+}
+
+fn adaptive(c: &Call, t: &Tensor, n: usize) -> Result<(Vec<usize>, Vec<Vec<Seen>>), Error> {
+    let places = spread(c.sizes("output_size")?, n, &[])?;
+    let windows = parts(t, &places)?;
     Ok((places, windows))
 }
 

@@ -61,6 +61,19 @@ pub(super) fn steps(c: &Cx) -> Inferred {
     one(c.dtype("dtype").unwrap_or(DType::Float32), vec![c.size("steps")?])
 }
 
+/// Rows and columns of the places of a triangle.
+pub(super) fn triangle(c: &Cx, upper: bool) -> Inferred {
+    let (rows, columns, offset) = (c.int("row")?, c.int("col")?, c.int_or("offset", 0)?);
+    // The part below a diagonal is the one above the next, turned.
+    let width = |row: i64| {
+        let end = row.saturating_add(offset).saturating_add(i64::from(!upper)).clamp(0, columns.max(0));
+        if upper { columns.max(0) - end } else { end }
+    };
+    let count = (0..rows).try_fold(0i64, |n, row| n.checked_add(width(row)));
+    let count = count.filter(|_| rows <= 1 << 20).ok_or_else(|| c.fail("too many places"))?;
+    one(c.dtype("dtype").unwrap_or(DType::Int64), vec![Expr::Int(2), Expr::Int(count)])
+}
+
 /// A window function.
 pub(super) fn window(c: &Cx) -> Inferred {
     one(c.dtype("dtype").unwrap_or(DType::Float32), vec![c.size("window_length")?])

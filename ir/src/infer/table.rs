@@ -42,7 +42,7 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
         "acos acosh asin asinh atan atanh cos cosh sin sinh tan tanh sinc exp exp2 expm1 log log2 log10 log1p sqrt rsqrt \
          reciprocal sigmoid erf erfc erfinv lgamma digamma i0 logit deg2rad rad2deg mvlgamma special_bessel_j0 \
          special_bessel_j1 special_entr special_erfcx special_i0e special_i1 special_i1e special_ndtr special_ndtri \
-         special_log_ndtr",
+         special_log_ndtr special_modified_bessel_i0 special_modified_bessel_i1",
     ),
     (|c| pointwise::unary(c, boolean), "isnan isinf isfinite isposinf isneginf isreal logical_not signbit"),
     (|c| pointwise::lookup_shape(c, 1, to_float(c.tensor(1)?.dtype)), "polygamma"),
@@ -73,13 +73,13 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (|c| pointwise::binary(c, boolean), "eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor logical_and logical_or logical_xor"),
     (|c| pointwise::ternary(c, itself), "clamp clamp.Tensor addcmul addcdiv"),
     (pointwise::choose, "where.self"),
-    (|c| pointwise::into_first(c, 1), "masked_fill.Scalar masked_fill.Tensor _prelu_kernel"),
+    (|c| pointwise::into_first(c, 1), "masked_fill.Scalar masked_fill.Tensor masked_scatter _prelu_kernel"),
     (pointwise::lerp, "lerp.Tensor lerp.Scalar"),
     (|c| pointwise::uniform(c, itself), "heaviside"),
     (|c| pointwise::uniform(c, boolean), "isclose"),
     (|c| pointwise::uniform(c, to_complex), "complex polar"),
     (pointwise::written, "copy"),
-    (pointwise::keep, "prelu masked_scatter put embedding_renorm"),
+    (pointwise::keep, "prelu put embedding_renorm"),
     (|c| pointwise::lookup_shape(c, 0, DType::Bool), "isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor"),
     (|c| pointwise::lookup_shape(c, 0, if c.flag("out_int32") { DType::Int32 } else { DType::Int64 }), "bucketize.Tensor bucketize.Scalar"),
     (
@@ -286,6 +286,8 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
         create::window,
         "hann_window hann_window.periodic hamming_window hamming_window.periodic blackman_window blackman_window.periodic bartlett_window bartlett_window.periodic",
     ),
+    (|c| create::triangle(c, false), "tril_indices"),
+    (|c| create::triangle(c, true), "triu_indices"),
     (create::randperm, "randperm randperm.generator"),
     (create::arange, "arange arange.start arange.start_step"),
     (

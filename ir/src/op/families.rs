@@ -48,7 +48,7 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("movedim.int", "moveaxis.int"),
     ("movedim.intlist", "moveaxis.intlist"),
     ("narrow", "narrow_copy"),
-    ("neg", "negative prims.neg.default"),
+    ("neg", "_neg_view negative prims.neg.default"),
     ("outer", "ger"),
     ("permute", "prims.transpose.default"),
     ("polygamma", "special_polygamma"),

@@ -78,7 +78,8 @@ fn as_element(value: Arg, dtype: DType) -> Arg {
         (Arg::Int(n), DType::Bool) => Arg::Bool(*n != 0),
         (Arg::Float(x), DType::Bool) => Arg::Bool(*x != 0.0),
         (Arg::Bool(b), t) if t.is_int() => Arg::Int(i64::from(*b)),
-        (Arg::Float(x), t) if t.is_int() && x.fract() == 0.0 && x.abs() < 9e15 => Arg::Int(*x as i64),
+        // As any conversion to whole numbers, towards zero.
+        (Arg::Float(x), t) if t.is_int() && x.abs() < 9e15 => Arg::Int(*x as i64),
         _ => value,
     }
 }

@@ -37,12 +37,21 @@ pub(super) fn dropout(site: &mut Site<'_>) -> Option<Patch> {
     if !off || !site.graph().tensor(x)?.same_as(site.result()?) {
         return None;
     }
-    let rest_unused = site.node().outputs.iter().skip(1).all(|&v| site.graph().value(v).use_count() == 0);
-    rest_unused.then(|| {
-        let mut values = vec![Arg::Value(x)];
-        values.resize(site.node().outputs.len(), Arg::None);
-        Patch::Values(values)
-    })
+    let mut values = vec![Arg::Value(x)];
+    // The mask of what stays: all of it.
+    if let Some(mask) = site.node().outputs.get(1).copied() {
+        let ty = site.graph().ty(mask).clone();
+        let used = site.graph().value(mask).use_count() > 0;
+        values.push(match ty.as_tensor() {
+            Some(t) if used => {
+                let like = op!("aten.full_like.default");
+                let list = args(like, [Arg::Value(x), Arg::Bool(true)], &[("dtype", Arg::DType(t.dtype))]);
+                site.call_as(like, list, ty)
+            }
+            _ => Arg::None,
+        });
+    }
+    Some(Patch::Values(values))
 }
 
 /// A reshape, with the sizes of its result.

@@ -5,7 +5,9 @@ use etx_ir::graph::Arg;
 use etx_ir::op;
 use etx_ir::sym::Dim;
 
+use super::expr::Ex;
 use super::pen::Pen;
+use super::several::{several, wanted};
 use crate::calls::wrap;
 use crate::rewrite::{Patch, Site};
 
@@ -50,6 +52,17 @@ pub(super) fn relu(site: &mut Site<'_>) -> Result {
     let x = p.0.nth(0).clone();
     let y = p.clamp(&x, Some(0.0), None)?;
     p.done(y)
+}
+
+/// The logarithm of the sigmoid, and `exp(-|x|)`, which the derivative on a processor is computed from. Source: torch.nn.LogSigmoid.
+pub(super) fn log_sigmoid_forward(site: &mut Site<'_>) -> Result {
+    let want = [wanted(site, 0), wanted(site, 1)];
+    let mut p = Pen(site);
+    let x = p.0.nth(0).clone();
+    let y = if want[0] { p.call(op!("aten.log_sigmoid.default"), vec![x.clone()])? } else { Arg::None };
+    let size = p.wide(&x)?;
+    let buffer = if want[1] { p.write(&(-Ex::from(size).abs()).exp())? } else { Arg::None };
+    several(&mut p, vec![y, buffer])
 }
 
 /// `x > 0 ? x : slope * x`. Source: torch.nn.LeakyReLU.

@@ -186,6 +186,29 @@ pub(super) fn pad_sequence(site: &mut Site<'_>) -> Result {
     p.done(y)
 }
 
+/// Every element with those after it, or with itself too: two lists of positions, known now. Source: torch.combinations.
+pub(super) fn combinations(site: &mut Site<'_>) -> Result {
+    let (Some(r), Some(again)) = (site.arg("r").as_int(), site.arg("with_replacement").as_bool()) else { return Ok(None) };
+    let Some(n) = site.operand(0).and_then(|t| t.shape.first()?.as_int()).filter(|n| *n > 2) else { return Ok(None) };
+    let mut p = Pen(site);
+    let x = p.0.nth(0).clone();
+    if r == 1 {
+        let y = p.unsqueeze(&x, 1)?;
+        return p.done(y);
+    }
+    if r != 2 {
+        return Ok(None);
+    }
+    let pairs = p.call(op!("aten.triu_indices.default"), vec![Arg::Int(n), Arg::Int(n), Arg::Int(i64::from(!again))])?;
+    let mut sides = Vec::new();
+    for i in 0..2 {
+        let at = p.call(op!("aten.select.int"), vec![pairs.clone(), Arg::Int(0), Arg::Int(i)])?;
+        sides.push(p.call(op!("aten.index_select.default"), vec![x.clone(), Arg::Int(0), at])?);
+    }
+    let y = p.call(op!("aten.stack.default"), vec![Arg::List(sides), Arg::Int(1)])?;
+    p.done(y)
+}
+
 /// Windows over the last two axes, with gaps: each axis unfolded, then every so many-th of its window.
 fn windows(p: &mut Pen<'_, '_>, x: &Arg, kernel: &[i64], dilation: &[i64], stride: &[i64]) -> std::result::Result<Arg, Error> {
     let mut x = x.clone();

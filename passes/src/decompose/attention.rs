@@ -8,6 +8,7 @@ use etx_ir::sym::Dim;
 
 use super::expr::Ex;
 use super::pen::Pen;
+use super::several::{several, wanted};
 use crate::calls::{args, wrap};
 use crate::rewrite::{Patch, Site};
 
@@ -45,18 +46,13 @@ pub(super) fn log_softmax(site: &mut Site<'_>) -> Result {
 /// Dropout falls on the weights.
 pub(super) fn attention(site: &mut Site<'_>) -> Result {
     let Some(dropout) = site.arg("dropout_p").as_float() else { return Ok(None) };
-    let causal = site.arg("is_causal").as_bool() == Some(true);
-    let (mask, scale) = (site.arg("attn_mask").clone(), site.arg("scale").as_float());
     let mut p = Pen(site);
-    let [q, k, v] = [0, 1, 2].map(|i| p.0.nth(i).clone());
+    let [q, mut k, mut v] = [0, 1, 2].map(|i| p.0.nth(i).clone());
     let (tq, tk) = (p.ty(&q)?, p.ty(&k)?);
     let rank = tq.rank();
     if rank < 2 || tk.rank() != rank {
         return Ok(None);
     }
-    let Some(size) = tq.shape.last().and_then(Dim::as_int) else { return Ok(None) };
-    let scale = scale.unwrap_or(1.0 / (size as f64).sqrt());
-    let (mut k, mut v) = (k, v);
     if rank >= 3
         && let (Some(hq), Some(hk)) = (tq.shape.get(rank - 3).and_then(Dim::as_int), tk.shape.get(rank - 3).and_then(Dim::as_int))
         && p.0.arg("enable_gqa").as_bool() == Some(true)
@@ -70,26 +66,9 @@ pub(super) fn attention(site: &mut Site<'_>) -> Result {
             *x = p.call(repeat, vec![x.clone(), Arg::Int(hq / hk), Arg::Int(rank as i64 - 3)])?;
         }
     }
-    let [q, k, v] = [p.wide(&q)?, p.wide(&k)?, p.wide(&v)?];
-    let kt = p.transpose(&k)?;
-    let scaled = p.mul(&q, scale)?;
-    let mut scores = p.matmul(&scaled, &kt)?;
-    let mut hidden = false;
-    if causal {
-        let (Some(rows), Some(columns)) = (length(&mut p, &tq, rank - 2), length(&mut p, &tk, rank - 2)) else { return Ok(None) };
-        let column = p.unsqueeze(&rows, 1)?;
-        let seen = p.ge(&column, &columns)?;
-        scores = p.select(&seen, &scores, f64::NEG_INFINITY)?;
-    } else if mask != Arg::None {
-        scores = if p.ty(&mask)?.dtype == DType::Bool {
-            hidden = true;
-            p.select(&mask, &scores, f64::NEG_INFINITY)?
-        } else {
-            hidden = true;
-            let mask = p.wide(&mask)?;
-            p.add(&scores, &mask)?
-        };
-    }
+    let v = p.wide(&v)?;
+    let Some(scores) = scores(&mut p, &q, &k)? else { return Ok(None) };
+    let hidden = p.0.arg("is_causal").as_bool() != Some(true) && *p.0.arg("attn_mask") != Arg::None;
     let soft = op!("aten._softmax.default");
     let mut weights = p.call(soft, vec![scores.clone(), Arg::Int(rank as i64 - 1), Arg::Bool(false)])?;
     if hidden {
@@ -102,6 +81,59 @@ pub(super) fn attention(site: &mut Site<'_>) -> Result {
     }
     let y = p.matmul(&weights, &v)?;
     p.done(y)
+}
+
+/// The scale that products of queries and keys get.
+pub(super) fn scale(p: &Pen<'_, '_>, q: &Arg) -> std::result::Result<Option<f64>, Error> {
+    let size = p.ty(q)?.shape.last().and_then(Dim::as_int);
+    Ok(p.0.arg("scale").as_float().or(size.map(|n| 1.0 / (n as f64).sqrt())))
+}
+
+/// `q @ kᵀ * scale + mask`, what is hidden at minus infinity; in single precision at least.
+pub(super) fn scores(p: &mut Pen<'_, '_>, q: &Arg, k: &Arg) -> std::result::Result<Option<Arg>, Error> {
+    let (causal, mask) = (p.0.arg("is_causal").as_bool() == Some(true), p.0.arg("attn_mask").clone());
+    let (tq, tk) = (p.ty(q)?, p.ty(k)?);
+    let (Some(scale), Some(row)) = (scale(p, q)?, tq.rank().checked_sub(2)) else { return Ok(None) };
+    let [q, k] = [p.wide(q)?, p.wide(k)?];
+    let kt = p.transpose(&k)?;
+    let scaled = p.mul(&q, scale)?;
+    let scores = p.matmul(&scaled, &kt)?;
+    if causal {
+        let (Some(rows), Some(columns)) = (length(p, &tq, row), length(p, &tk, row)) else { return Ok(None) };
+        let column = p.unsqueeze(&rows, 1)?;
+        let seen = p.ge(&column, &columns)?;
+        return p.select(&seen, &scores, f64::NEG_INFINITY).map(Some);
+    }
+    if mask == Arg::None {
+        return Ok(Some(scores));
+    }
+    if p.ty(&mask)?.dtype == DType::Bool {
+        return p.select(&mask, &scores, f64::NEG_INFINITY).map(Some);
+    }
+    let mask = p.wide(&mask)?;
+    p.add(&scores, &mask).map(Some)
+}
+
+/// Attention and, of every query, the logarithm of the sum of its weights, which derivatives are computed from. Source:
+/// torch.nn.functional.scaled_dot_product_attention, of which this is one implementation.
+pub(super) fn attention_with_sums(site: &mut Site<'_>) -> Result {
+    if site.arg("dropout_p").as_float() != Some(0.0) {
+        return Ok(None);
+    }
+    let attend = op!("aten.scaled_dot_product_attention.default");
+    let names = ["query", "key", "value", "attn_mask", "is_causal", "scale"];
+    let given: Vec<(&str, Arg)> = names.into_iter().map(|n| (n, site.arg(n).clone())).collect();
+    let [q, k] = [0, 1].map(|i| site.nth(i).clone());
+    let want = [wanted(site, 0), wanted(site, 1)];
+    let mut p = Pen(site);
+    let y = if want[0] { p.call(attend, args(attend, [], &given))? } else { Arg::None };
+    let mut sums = Arg::None;
+    if want[1] {
+        let Some(scores) = scores(&mut p, &q, &k)? else { return Ok(None) };
+        let last = p.ty(&scores)?.rank() - 1;
+        sums = p.reduce(op!("aten.logsumexp.default"), &scores, &[last], false)?;
+    }
+    several(&mut p, vec![y, sums])
 }
 
 /// 0, 1, 2, … as many as the tensor has places along the dimension.

@@ -37,6 +37,14 @@ pub(super) fn transform(op: OpId) -> Option<Transform> {
         "aten.fft_fft2.default" | "aten.fft_fftn.default" => |p, x, a| space(p, x, a, true, false),
         "aten.fft_ifft2.default" | "aten.fft_ifftn.default" => |p, x, a| space(p, x, a, false, false),
         "aten.fft_rfft2.default" | "aten.fft_rfftn.default" => |p, x, a| space(p, x, a, true, true),
+        "aten.fft_ihfft2.default" | "aten.fft_ihfftn.default" => |p, x, a| {
+            let Some(half) = space(p, x, a, true, true)? else { return Ok(None) };
+            let shape = shape_of(p, x)?;
+            let Some(n) = plane(&shape, a, false).map(|axes| axes.iter().map(|a| a.1).product()) else { return Ok(None) };
+            let Some(by) = norm(a.get(3), n, false).zip(norm(a.get(3), n, true)).map(|(back, forth)| back / forth) else { return Ok(None) };
+            let half = half.conjugate(p)?;
+            scaled(p, half, by).map(Some)
+        },
         "aten._fft_r2c.default" => |p, x, a| {
             let half = a.get(3).and_then(Arg::as_bool) == Some(true);
             by_number(p, x, a, true, half)
@@ -307,14 +315,18 @@ pub(super) fn from_half(site: &mut Site<'_>) -> Result {
     ends(&mut p, y, by)
 }
 
-/// Source: torch.fft.irfft2, torch.fft.irfftn.
+/// Source: torch.fft.irfft2, torch.fft.irfftn; hfft2 and hfftn are the same of the conjugate, scaled the other way.
 pub(super) fn from_half_space(site: &mut Site<'_>) -> Result {
     let args = site.node().args.clone();
+    let hermitian = is_op!(site.op(), "aten.fft_hfft2.default" | "aten.fft_hfftn.default");
     let mut p = Pen(site);
-    let Some(z) = operand(&mut p)? else { return Ok(None) };
+    let Some(mut z) = operand(&mut p)? else { return Ok(None) };
+    if hermitian {
+        z = z.conjugate(&mut p)?;
+    }
     let shape = shape_of(&mut p, &z)?;
     let Some(axes) = plane(&shape, &args, true) else { return Ok(None) };
-    let Some(by) = norm(args.get(3), axes.iter().map(|a| a.1).product(), false) else { return Ok(None) };
+    let Some(by) = norm(args.get(3), axes.iter().map(|a| a.1).product(), hermitian) else { return Ok(None) };
     let Some((&(last, n), rest)) = axes.split_last() else { return Ok(None) };
     let Some(z) = axis_by_axis(&mut p, &z, rest, false, false)? else { return Ok(None) };
     let y = real_line(&mut p, &z, last, n)?;

@@ -60,11 +60,12 @@ enum Outside {
 }
 
 /// One axis of the image that is sampled.
-#[derive(Clone, Copy)]
 struct Axis {
-    size: i64,
+    /// Its size, if it is known now; else as a number that the program computes.
+    known: Option<i64>,
+    size: Ex,
     /// Elements between neighbours.
-    step: i64,
+    step: Ex,
     aligned: bool,
     outside: Outside,
 }
@@ -72,25 +73,43 @@ struct Axis {
 impl Axis {
     /// From -1…1 to pixels.
     fn pixel(&self, x: &Ex) -> Ex {
-        let n = self.size as f64;
-        if self.aligned { (x + 1.0) * ((n - 1.0) / 2.0) } else { ((x + 1.0) * n - 1.0) * 0.5 }
+        match self.known {
+            Some(n) if self.aligned => (x + 1.0) * ((n - 1) as f64 / 2.0),
+            Some(n) => ((x + 1.0) * n as f64 - 1.0) * 0.5,
+            None if self.aligned => (x + 1.0) * ((&self.size - 1.0) * 0.5),
+            None => ((x + 1.0) * &self.size - 1.0) * 0.5,
+        }
+    }
+
+    /// The last place.
+    fn last(&self) -> Ex {
+        self.known.map_or_else(|| &self.size - 1.0, |n| Ex::from((n - 1) as f64))
+    }
+
+    fn clamped(&self, at: &Ex) -> Ex {
+        self.known.map_or_else(|| at.at_least(0.0).min(self.last()), |n| at.clamp(0.0, (n - 1) as f64))
     }
 
     /// Brought inside, as far as the mode asks.
     fn inside(&self, at: &Ex) -> Ex {
-        let last = (self.size - 1) as f64;
         match self.outside {
             Outside::Zeros => at.clone(),
-            Outside::Border => at.clamp(0.0, last),
+            Outside::Border => self.clamped(at),
             Outside::Reflection => {
-                let (low, span) = if self.aligned { (0.0, last) } else { (-0.5, self.size as f64) };
-                if span == 0.0 {
-                    return at * 0.0;
-                }
+                let low = if self.aligned { 0.0 } else { -0.5 };
                 let far = (at - low).abs();
-                let rest = far.remainder(span);
-                let turns = (&far * (1.0 / span)).floor();
-                turns.remainder(2.0).eq(0i64).then(&rest + low, -&rest + (span + low)).clamp(0.0, last)
+                let (rest, turns, span) = match self.known {
+                    Some(1) if self.aligned => return at * 0.0,
+                    Some(n) => {
+                        let span = if self.aligned { n - 1 } else { n } as f64;
+                        (far.remainder(span), (&far * (1.0 / span)).floor(), Ex::from(span + low))
+                    }
+                    None => {
+                        let span = if self.aligned { self.last() } else { self.size.clone() };
+                        (far.remainder(&span), (&far / &span).floor(), span + low)
+                    }
+                };
+                self.clamped(&turns.remainder(2.0).eq(0i64).then(&rest + low, -&rest + span))
             }
         }
     }
@@ -105,14 +124,15 @@ struct Tap {
 
 impl Tap {
     fn new(axis: &Axis, at: Ex, weight: Option<Ex>) -> Tap {
-        let last = (axis.size - 1) as f64;
-        let valid = (axis.outside == Outside::Zeros).then(|| at.ge(0i64).and(at.le(last)));
-        Tap { at: at.clamp(0.0, last).cast(DType::Int64) * axis.step, weight, valid }
+        let valid = (axis.outside == Outside::Zeros).then(|| at.ge(0i64).and(at.le(axis.last())));
+        // A place that is no number must not become an index.
+        let at = at.eq(&at).then(&at, 0.0);
+        Tap { at: axis.clamped(&at).cast(DType::Int64) * &axis.step, weight, valid }
     }
 }
 
 /// `((a + 2)x - (a + 3))x² + 1` within 1 of the place, `a(x³ - 5x² + 8x - 4)` up to 2, with a = -0.75. Source: cubic convolution.
-fn cubic(x: &Ex, near: bool) -> Ex {
+pub(super) fn cubic(x: &Ex, near: bool) -> Ex {
     let a = -0.75;
     let x = x.abs();
     if near { x.polynomial(&[a + 2.0, -(a + 3.0), 0.0, 1.0]) } else { x.polynomial(&[a, -5.0 * a, 8.0 * a, -4.0 * a]) }
@@ -130,15 +150,25 @@ pub(super) fn grid_sample(site: &mut Site<'_>) -> Result {
         _ => return Ok(None),
     };
     let [batch, channels, spatial @ ..] = t.shape.as_slice() else { return Ok(None) };
-    let Some(sizes) = spatial.iter().map(Dim::as_int).collect::<Option<Vec<_>>>().filter(|s| !s.contains(&0)) else { return Ok(None) };
+    // Reflection in an image of one pixel has no period.
+    let least = if outside == Outside::Reflection && aligned { 2 } else { 1 };
+    let small = |n: &Dim| n.as_int().map_or_else(|| site.ranges().bounds(n).min.is_none_or(|n| n < least), |n| n < 1);
+    if spatial.iter().any(small) {
+        return Ok(None);
+    }
     let places: Vec<Dim> = to.shape.iter().skip(2).cloned().collect();
     let mut p = Pen(site);
     let grid = p.operand(1)?;
     let grid = p.write(&grid)?;
     let mut taps = Vec::new();
-    for (d, &size) in sizes.iter().enumerate() {
-        let axis = Axis { size, step: sizes.iter().skip(d + 1).product(), aligned, outside };
-        let x = p.call(op!("aten.select.int"), vec![grid.clone(), Arg::Int(-1), Arg::Int((sizes.len() - 1 - d) as i64)])?;
+    for (d, n) in spatial.iter().enumerate() {
+        let (Some(size), Some(step)) = (p.0.size(n), p.0.size(&Dim::product(spatial.iter().skip(d + 1)))) else { return Ok(None) };
+        let size = match n.as_int() {
+            Some(n) => Ex::from(n as f64),
+            None => Ex::from(p.call(op!("aten.full.default"), vec![Arg::List(Vec::new()), size, Arg::DType(DType::Float32)])?),
+        };
+        let axis = Axis { known: n.as_int(), size, step: Ex::from(step), aligned, outside };
+        let x = p.call(op!("aten.select.int"), vec![grid.clone(), Arg::Int(-1), Arg::Int((spatial.len() - 1 - d) as i64)])?;
         let at = axis.pixel(&Ex::from(x));
         taps.push(match mode {
             1 => vec![Tap::new(&axis, axis.inside(&at).round(), None)],
@@ -161,10 +191,9 @@ pub(super) fn grid_sample(site: &mut Site<'_>) -> Result {
             _ => return Ok(None),
         });
     }
-    let total = sizes.iter().product();
     let x = p.operand(0)?;
     let x = p.write(&x)?;
-    let Some(flat) = p.view(&x, &[batch.clone(), channels.clone(), Dim::Int(total)])? else { return Ok(None) };
+    let Some(flat) = p.view(&x, &[batch.clone(), channels.clone(), Dim::product(spatial)])? else { return Ok(None) };
     let mut sum: Option<Ex> = None;
     let corners: usize = taps.iter().map(Vec::len).product();
     for mut corner in 0..corners {
@@ -284,20 +313,75 @@ pub(super) fn max_pool(site: &mut Site<'_>) -> Result {
     Ok(Some(Patch::Values(vec![values, at])))
 }
 
+/// Windows of different sizes, from `i·n/m` rounded down to `(i + 1)·n/m` rounded up, all made as wide as the widest by their last element,
+/// which comes after itself and so is never the first. Source: torch.nn.AdaptiveMaxPool1d, 2d, 3d with `return_indices`.
+fn uneven_max_pool(site: &mut Site<'_>, n: usize) -> Result {
+    let (Some(t), Some(to)) = (site.operand(0).cloned(), site.result().cloned()) else { return Ok(None) };
+    let Some(lead) = t.rank().checked_sub(n) else { return Ok(None) };
+    if !t.dtype.is_float() {
+        return Ok(None);
+    }
+    let mut p = Pen(site);
+    let mut x = p.0.nth(0).clone();
+    let mut place: Option<Ex> = None;
+    let mut wide = Vec::new();
+    for (i, (have, parts)) in t.shape.iter().zip(&to.shape).skip(lead).enumerate() {
+        let (Some(have), Some(parts)) = (have.as_int(), parts.as_int().filter(|n| *n > 0)) else { return Ok(None) };
+        let start = |k: i64| k * have / parts;
+        let end = |k: i64| ((k + 1) * have + parts - 1) / parts;
+        let Some(reach) = (0..parts).map(|k| end(k) - start(k)).max().filter(|n| *n > 0) else { return Ok(None) };
+        let axes = 2 * n;
+        let (Some(window), Some(within)) = (ramp(&mut p, &Dim::Int(parts), i, axes)?, ramp(&mut p, &Dim::Int(reach), n + i, axes)?) else {
+            return Ok(None);
+        };
+        let divided = |x: Ex| Ex::call(op!("aten.floor_divide.default"), vec![x, Ex::from(parts)]);
+        let window = Ex::from(window);
+        let (first, last) = (divided(&window * have), divided((&window + 1i64) * have + (parts - 1)) - 1i64);
+        let at = (first + Ex::from(within)).min(last);
+        let step: i64 = t.shape.iter().skip(lead + i + 1).filter_map(Dim::as_int).product();
+        place = Some(place.map_or_else(|| &at * step, |p| p + &at * step));
+        wide.push(reach);
+    }
+    let (Some(place), taps) = (place, wide.iter().product::<i64>()) else { return Ok(None) };
+    let outer: Vec<Dim> = t.shape.iter().take(lead).cloned().collect();
+    let spots: Vec<Dim> = to.shape.iter().skip(lead).cloned().collect();
+    let table = p.write(&place)?;
+    let Some(table) = p.view(&table, &[Dim::product(&spots).times(&Dim::Int(taps))])? else { return Ok(None) };
+    let mut flat = outer.clone();
+    flat.push(Dim::product(t.shape.iter().skip(lead)));
+    let Some(pixels) = p.view(&x, &flat)? else { return Ok(None) };
+    x = p.call(op!("aten.index_select.default"), vec![pixels, Arg::Int(lead as i64), table.clone()])?;
+    let mut shape = to.shape.clone();
+    shape.push(Dim::Int(taps));
+    let Some(seen) = p.view(&x, &shape)? else { return Ok(None) };
+    let rank = t.rank();
+    let values = p.reduce(op!("aten.amax.default"), &seen, &[rank], false)?;
+    let at = p.call(op!("aten.argmax.default"), vec![seen, Arg::Int(rank as i64), Arg::Bool(false)])?;
+    // The row of the table that belongs to each place.
+    let Some(rows) = ramp(&mut p, &Dim::product(&spots), 0, 1)? else { return Ok(None) };
+    let rows = p.write(&(Ex::from(rows) * taps))?;
+    let mut row_shape = vec![Dim::Int(1); lead];
+    row_shape.extend(spots);
+    let Some(rows) = p.view(&rows, &row_shape)? else { return Ok(None) };
+    let at = p.write(&(Ex::from(at) + Ex::from(rows)))?;
+    let at = p.call(op!("aten.index.Tensor"), vec![table, Arg::List(vec![at])])?;
+    Ok(Some(Patch::Values(vec![values, at])))
+}
+
 /// Windows of equal size side by side. Source: torch.nn.AdaptiveMaxPool1d, 2d, 3d with `return_indices`.
 pub(super) fn adaptive_max_pool(site: &mut Site<'_>) -> Result {
     let (Some(t), Some(to)) = (site.operand(0).cloned(), site.result().cloned()) else { return Ok(None) };
-    let (n, op) = by_op!(site.op(), {
+    let (axes, op) = by_op!(site.op(), {
         "aten.adaptive_max_pool1d.default" => (1, op!("aten.max_pool1d_with_indices.default")),
         "aten.adaptive_max_pool2d.default" => (2, op!("aten.max_pool2d_with_indices.default")),
         _ => (3, op!("aten.max_pool3d_with_indices.default")),
     });
-    let Some(lead) = t.rank().checked_sub(n) else { return Ok(None) };
+    let Some(lead) = t.rank().checked_sub(axes) else { return Ok(None) };
     let mut kernel = Vec::new();
     for (n, o) in t.shape.iter().zip(&to.shape).skip(lead) {
         match (n.as_int(), o.as_int()) {
             (Some(n), Some(o)) if o > 0 && n % o == 0 => kernel.push(n / o),
-            _ => return Ok(None),
+            _ => return uneven_max_pool(site, axes),
         }
     }
     let x = site.nth(0).clone();

@@ -228,8 +228,14 @@ pub(super) fn scatter(site: &mut Site<'_>) -> Result {
     let (Some(t), Some(index)) = (site.operand(0).cloned(), site.operand(2).cloned()) else { return Ok(None) };
     let Some(dim) = site.nth(1).as_int().and_then(|d| wrap(d, t.rank())) else { return Ok(None) };
     let (sizes, counts) = (t.shape.clone(), index.shape.clone());
-    let empty = |shape: &[Dim]| shape.iter().any(|n| n.as_int() == Some(0));
-    if t.rank() == 0 || empty(&sizes) || empty(&counts) {
+    if index.shape.contains(&Dim::Int(0)) {
+        // Nothing is written.
+        return Ok(Some(Patch::Values(vec![site.nth(0).clone()])));
+    }
+    if t.rank() == 0 || index.rank() == 0 {
+        return with_axes(site);
+    }
+    if sizes.contains(&Dim::Int(0)) {
         return Ok(None);
     }
     let (Some(lengths), Some(widths)) = (counts.iter().map(|n| site.size(n)).collect(), sizes.iter().map(|n| site.size(n)).collect())
@@ -286,6 +292,34 @@ pub(super) fn scatter(site: &mut Site<'_>) -> Result {
     let y = p.call(op!("aten.index_copy.default"), vec![flat, Arg::Int(0), place, source])?;
     let Some(y) = p.view(&y, &t.shape)? else { return Ok(None) };
     p.done(y)
+}
+
+/// Of a scalar, or by one: with an axis, which the result loses again. Source: torch.gather.
+pub(super) fn gather(site: &mut Site<'_>) -> Result {
+    match (site.operand(0).map(|t| t.rank()), site.operand(2).map(|t| t.rank())) {
+        (Some(0 | 1), Some(0 | 1)) => with_axes(site),
+        _ => Ok(None),
+    }
+}
+
+/// The same call with every scalar among the tensors as a vector of one element.
+pub(super) fn with_axes(site: &mut Site<'_>) -> Result {
+    let (op, list, Some(to)) = (site.op(), site.node().args.clone(), site.result().cloned()) else { return Ok(None) };
+    let mut p = Pen(site);
+    let (mut raised, mut all) = (false, Vec::new());
+    for a in list {
+        let scalar = p.0.tensor(&a).is_some_and(|t| t.rank() == 0);
+        raised |= scalar;
+        all.push(if scalar { p.unsqueeze(&a, 0)? } else { a });
+    }
+    if !raised {
+        return Ok(None);
+    }
+    let y = p.call(op, all)?;
+    match p.view(&y, &to.shape)? {
+        Some(y) => p.done(y),
+        None => Ok(None),
+    }
 }
 
 /// Channels into space. Source: torch.nn.PixelShuffle.

@@ -176,6 +176,26 @@ pub(super) fn cdist(site: &mut Site<'_>) -> Result {
     p.ends(&norm(&Ex::from(apart), order, &[last], false))
 }
 
+/// Every row against those after it: two lists of rows, known now. Source: torch.nn.functional.pdist.
+pub(super) fn pdist(site: &mut Site<'_>) -> Result {
+    let (Some(order), Some(t)) = (site.arg("p").as_float(), site.operand(0).cloned()) else { return Ok(None) };
+    let Some(rows) = t.shape.first().and_then(|n| n.as_int()).filter(|_| t.rank() == 2) else { return Ok(None) };
+    let mut p = Pen(site);
+    let x = p.operand(0)?;
+    let x = p.write(&x)?;
+    if rows == 2 {
+        let (a, b) = (p.slice(&x, 0, Arg::Int(0), Arg::Int(1))?, p.slice(&x, 0, Arg::Int(1), Arg::Int(2))?);
+        return p.ends(&norm(&(Ex::from(a) - Ex::from(b)), order, &[1], false));
+    }
+    let pairs = p.call(op!("aten.triu_indices.default"), vec![Arg::Int(rows), Arg::Int(rows), Arg::Int(1)])?;
+    let mut side = |i: i64| {
+        let rows = p.call(op!("aten.select.int"), vec![pairs.clone(), Arg::Int(0), Arg::Int(i)])?;
+        p.call(op!("aten.index_select.default"), vec![x.clone(), Arg::Int(0), rows])
+    };
+    let (a, b) = (side(0)?, side(1)?);
+    p.ends(&norm(&(Ex::from(a) - Ex::from(b)), order, &[1], false))
+}
+
 /// Slices along a dimension that are longer than `maxnorm` made as long. Source: torch.renorm.
 pub(super) fn renorm(site: &mut Site<'_>) -> Result {
     let (Some(order), Some(max), Some(rank)) =

@@ -8,6 +8,7 @@ use etx_ir::sym::Dim;
 
 use super::diagonal::ramp;
 use super::expr::Ex;
+use super::index::with_axes;
 use super::pen::Pen;
 use crate::calls::{ints, wrap};
 use crate::rewrite::{Patch, Site};
@@ -60,10 +61,17 @@ pub(super) fn put(site: &mut Site<'_>) -> Result {
 /// The source's elements one after another where the mask is true: each is the as many-th as true ones came before. Source:
 /// torch.Tensor.masked_scatter_.
 pub(super) fn masked_scatter(site: &mut Site<'_>) -> Result {
-    let Some(t) = site.operand(0).cloned() else { return Ok(None) };
+    // The tensor is broadcast too.
+    let Some(t) = site.result().cloned() else { return Ok(None) };
     let mut p = Pen(site);
     let [x, mask, source] = [0, 1, 2].map(|i| p.0.nth(i).clone());
     let from = p.ty(&source)?.numel();
+    if from == Dim::Int(0) {
+        // There is nothing to write, so the mask is nowhere set.
+        let Some(sizes) = p.0.sizes(&t.shape) else { return Ok(None) };
+        let y = p.call(op!("aten.expand.default"), vec![x, sizes])?;
+        return p.done(y);
+    }
     let Some(last) = from.as_int().filter(|&n| n > 0).map(|n| n - 1) else { return Ok(None) };
     let Some(sizes) = p.0.sizes(&t.shape) else { return Ok(None) };
     let mask = if p.ty(&mask)?.shape == t.shape { mask } else { p.call(op!("aten.expand.default"), vec![mask, sizes])? };
@@ -236,26 +244,35 @@ fn reduced(site: &mut Site<'_>, x: Arg, at: Arg, source: Arg, how: Join, own: bo
     let (Some(t), Some(index)) = (site.tensor(&x).cloned(), site.tensor(&at).cloned()) else { return Ok(None) };
     let Some(dim) = site.nth(1).as_int().and_then(|d| wrap(d, t.rank())) else { return Ok(None) };
     let mut p = Pen(site);
-    if t.rank() == 0 || t.dtype == DType::Bool {
+    if t.rank() == 0 || index.rank() == 0 {
+        return with_axes(p.0);
+    }
+    if t.dtype == DType::Bool {
         return Ok(None);
     }
     if how == Join::Sum && own {
         let y = p.call(op!("aten.scatter_add.default"), vec![x, Arg::Int(dim as i64), at, source])?;
         return p.done(y);
     }
-    let (Some(sizes), Some(counts)) = (t.static_shape(), index.static_shape()) else { return Ok(None) };
-    let comparisons = counts.iter().product::<i64>().checked_mul(sizes.get(dim).copied().unwrap_or(1));
+    let (sizes, counts) = (t.shape.clone(), index.shape.clone());
+    if matches!(how, Join::Sum | Join::Mean) {
+        return summed(&mut p, [x, at, source], dim, how, own);
+    }
+    let most = |n: &Dim| n.as_int().or_else(|| p.0.ranges().bounds(n).max);
+    let comparisons = counts.iter().chain(sizes.get(dim)).try_fold(1i64, |all, n| all.checked_mul(most(n)?));
     if comparisons.is_none_or(|n| n > MOST_COMPARISONS) {
         return Ok(None);
     }
+    let Some(ends) = p.0.sizes(&counts).and_then(|a| a.as_list().map(<[Arg]>::to_vec)) else { return Ok(None) };
+    let end = |axis: usize| ends.get(axis).cloned().unwrap_or(Arg::None);
     // Only the part of the tensor that has an index, and of the source as much.
     let (mut part, mut from) = (x.clone(), source);
-    for (axis, (&n, &count)) in sizes.iter().zip(&counts).enumerate() {
+    for (axis, (n, count)) in sizes.iter().zip(&counts).enumerate() {
         if axis != dim && n != count {
-            part = p.slice(&part, axis, Arg::Int(0), Arg::Int(count))?;
+            part = p.slice(&part, axis, Arg::Int(0), end(axis))?;
         }
-        if p.ty(&from)?.shape.get(axis) != Some(&Dim::Int(count)) {
-            from = p.slice(&from, axis, Arg::Int(0), Arg::Int(count))?;
+        if p.ty(&from)?.shape.get(axis) != Some(count) {
+            from = p.slice(&from, axis, Arg::Int(0), end(axis))?;
         }
     }
     let Some(written) = joined(&mut p, &part, &at, &from, dim, how, own)? else { return Ok(None) };
@@ -265,12 +282,38 @@ fn reduced(site: &mut Site<'_>, x: Arg, at: Arg, source: Arg, how: Join, own: bo
     for (i, &axis) in cut.iter().enumerate().rev() {
         let mut around = x.clone();
         for &outer in cut.get(..i).unwrap_or_default() {
-            around = p.slice(&around, outer, Arg::Int(0), Arg::Int(counts.get(outer).copied().unwrap_or(0)))?;
+            around = p.slice(&around, outer, Arg::Int(0), end(outer))?;
         }
-        let end = Arg::Int(counts.get(axis).copied().unwrap_or(0));
+        let end = end(axis);
         y = p.call(op!("aten.slice_scatter.default"), vec![around, y, Arg::Int(axis as i64), Arg::Int(0), end, Arg::Int(1)])?;
     }
     p.done(y)
+}
+
+/// Sums and means: added where they belong, to nothing where the tensor does not count, and counted.
+fn summed(p: &mut Pen<'_, '_>, [x, at, source]: [Arg; 3], dim: usize, how: Join, own: bool) -> Result {
+    let (t, index) = (p.ty(&x)?, p.ty(&at)?);
+    let wide = match t.dtype {
+        DType::Float16 | DType::BFloat16 => DType::Float32,
+        other => other,
+    };
+    let (Some(sizes), Some(lengths)) = (p.0.sizes(&t.shape), p.0.sizes(&index.shape)) else { return Ok(None) };
+    let add = op!("aten.scatter_add.default");
+    let axis = Arg::Int(dim as i64);
+    let zero = p.call(op!("aten.full.default"), vec![sizes, Arg::Int(0), Arg::DType(DType::Int64)])?;
+    let one = p.call(op!("aten.full.default"), vec![lengths, Arg::Int(1), Arg::DType(DType::Int64)])?;
+    let count = Ex::from(p.call(add, vec![zero, axis.clone(), at.clone(), one])?);
+    let float = t.dtype.is_float();
+    let zero = if float { Ex::from(0.0) } else { Ex::from(0i64) };
+    let onto = if own { Ex::from(&x) } else { count.gt(0i64).then(zero, &x) };
+    let (onto, source) = (p.write(&onto.cast(wide))?, p.cast(&source, wide)?);
+    let sum = Ex::from(p.call(add, vec![onto, axis, at, source])?);
+    let count = if own { count + 1i64 } else { Ex::call(op!("aten.clamp.default"), vec![count, 1i64.into(), Arg::None.into()]) };
+    p.ends(&match how {
+        Join::Mean if float => sum / count,
+        Join::Mean => Ex::call(op!("aten.div.Tensor_mode"), vec![sum, count, Arg::from("floor").into()]),
+        _ => sum,
+    })
 }
 
 fn joined(p: &mut Pen<'_, '_>, x: &Arg, at: &Arg, from: &Arg, dim: usize, how: Join, own: bool) -> Value {
@@ -295,10 +338,10 @@ fn joined(p: &mut Pen<'_, '_>, x: &Arg, at: &Arg, from: &Arg, dim: usize, how: J
         _ => None,
     };
     let (x, from) = (Ex::from(x).cast(wide), Ex::from(from).cast(wide).unsqueeze(dim as i64));
-    let count = hit.cast(DType::Int64).sum(&[dim + 1], false);
     let any = hit.reduce(op!("aten.any.dims"), &[dim + 1], false);
     let Some(neutral) = (match how {
-        Join::Sum | Join::Mean => Some(number(0.0)),
+        // These are added.
+        Join::Sum | Join::Mean => None,
         Join::Product => Some(number(1.0)),
         Join::Largest => extreme(false),
         Join::Smallest => extreme(true),
@@ -307,18 +350,7 @@ fn joined(p: &mut Pen<'_, '_>, x: &Arg, at: &Arg, from: &Arg, dim: usize, how: J
     };
     let each = hit.then(from, neutral);
     let y = match how {
-        Join::Sum | Join::Mean => {
-            let sum = each.sum(&[dim + 1], false);
-            let sum = if own { sum + &x } else { sum };
-            match how {
-                Join::Mean => {
-                    let count =
-                        if own { count + 1i64 } else { Ex::call(op!("aten.clamp.default"), vec![count, 1i64.into(), Arg::None.into()]) };
-                    if float { sum / count } else { Ex::call(op!("aten.div.Tensor_mode"), vec![sum, count, Arg::from("floor").into()]) }
-                }
-                _ => sum,
-            }
-        }
+        Join::Sum | Join::Mean => return Ok(None),
         Join::Product => {
             // A product has one dimension.
             let product = Ex::call(op!("aten.prod.dim_int"), vec![each, (dim as i64 + 1).into(), Arg::Bool(false).into()]);
@@ -344,6 +376,9 @@ pub(super) fn scatter_add(site: &mut Site<'_>) -> Result {
     let (Some(t), Some(index)) = (site.operand(0).cloned(), site.operand(2).cloned()) else { return Ok(None) };
     let Some(dim) = site.nth(1).as_int().and_then(|d| wrap(d, t.rank())) else { return Ok(None) };
     let [x, at, source] = [0, 2, 3].map(|i| site.nth(i).clone());
+    if t.rank() == 0 || index.rank() == 0 {
+        return with_axes(site);
+    }
     // One axis at a time; the inner call comes back here for the next.
     let Some(axis) = (0..t.rank()).find(|&a| a != dim && t.shape.get(a) != index.shape.get(a)) else { return Ok(None) };
     let mut p = Pen(site);

@@ -3,7 +3,9 @@
 mod activation;
 mod arrange;
 mod attention;
+mod backward;
 mod cache;
+mod calculus;
 mod complex;
 mod diagonal;
 mod expr;
@@ -22,9 +24,11 @@ mod products;
 mod quantise;
 mod random;
 mod reduce;
+mod several;
 mod shape;
 mod special;
 mod spectral;
+mod storage;
 mod table;
 mod turbo;
 

@@ -64,6 +64,43 @@ fn keepdim(site: &Site<'_>) -> bool {
     site.arg("keepdim").as_bool() == Some(true)
 }
 
+/// The smallest of those that occur most often, and its last place: every element compared with every other. Source: torch.mode.
+pub(super) fn mode(site: &mut Site<'_>) -> Result {
+    let Some((dim, n)) = length(site) else { return Ok(None) };
+    let (Some(t), keep) = (site.operand(0).cloned(), keepdim(site)) else { return Ok(None) };
+    let Some(all) = t.static_shape().and_then(|s| s.iter().product::<i64>().checked_mul(n.as_int()?)) else { return Ok(None) };
+    if all > 1 << 24 || t.rank() == 0 {
+        return Ok(None);
+    }
+    let mut p = Pen(site);
+    let x = p.0.nth(0).clone();
+    let (down, across) = (p.unsqueeze(&x, dim)?, p.unsqueeze(&x, dim + 1)?);
+    let often = Ex::from(down).eq(across).cast(DType::Int64).sum(&[dim + 1], false);
+    let often = Ex::from(p.write(&often)?);
+    let top = Ex::from(p.write(&often.eq(often.reduce(op!("aten.amax.default"), &[dim], true)))?);
+    let largest = match t.dtype {
+        d if d.is_float() => Ex::from(f64::INFINITY),
+        DType::Bool => return Ok(None),
+        d => match d.int_range() {
+            Some(r) => Ex::from(*r.end()),
+            None => Ex::from(i64::MAX),
+        },
+    };
+    let value = top.then(&x, largest).reduce(op!("aten.amin.default"), &[dim], true);
+    let value = Ex::from(p.write(&value)?);
+    let Some(places) = ramp(&mut p, &n, dim, t.rank())? else { return Ok(None) };
+    let place = value.eq(&x).then(places, -1i64).reduce(op!("aten.amax.default"), &[dim], true);
+    let mut results = Vec::new();
+    for e in [value, place] {
+        let y = p.write(&e)?;
+        results.push(if keep { y } else { p.squeeze(&y, dim)? });
+    }
+    if let Some(first) = results.first_mut() {
+        *first = p.cast(&first.clone(), t.dtype)?;
+    }
+    Ok(Some(Patch::Values(results)))
+}
+
 /// Source: torch.kthvalue.
 pub(super) fn kthvalue(site: &mut Site<'_>) -> Result {
     let (Some((dim, n)), Some(k)) = (length(site), site.arg("k").as_int()) else { return Ok(None) };

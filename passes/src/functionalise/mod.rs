@@ -39,8 +39,9 @@ use views::{Inverse, Shares};
 /// their [functional twins](etx_ir::op::OpId::functional); `auto_functionalized` calls of exports that are functional
 /// already become the same, so both forms of a program end as one.
 ///
-/// Refused, each with its place: writes to tensors whose elements share memory (`expand`, `unfold`, `as_strided`),
-/// writes through a reshape of which only a run would tell whether it copied, `set_` and `resize_`, writes to constants.
+/// Refused, each with its place: writes to tensors whose elements share memory (`expand`, `unfold`), or whose layout is not known
+/// (`as_strided` of views), writes through a reshape of which only a run would tell whether it copied, `set_`, `resize_` of tensors of
+/// which there are views, writes to constants.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Functionalise;
 
@@ -493,6 +494,10 @@ impl<'g> Walk<'g> {
             Inverse::Diagonal { offset, dim1, dim2 } => {
                 let old = self.sync(parent, Some(node));
                 (op!("aten.diagonal_scatter.default"), vec![old, value, offset.clone(), dim1.clone(), dim2.clone()])
+            }
+            Inverse::Strided { size, stride, offset } => {
+                let old = self.sync(parent, Some(node));
+                (op!("aten.as_strided_scatter.default"), vec![old, value, size.clone(), stride.clone(), offset.clone()])
             }
             Inverse::Reinterpret(dtype) => (op!("aten.view.dtype"), vec![value, Arg::DType(*dtype)]),
             Inverse::Complex => (op!("aten.view_as_complex.default"), vec![value]),

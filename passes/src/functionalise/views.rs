@@ -37,6 +37,8 @@ pub(super) enum Inverse {
     Select { dim: i64, index: Arg },
     /// A diagonal.
     Diagonal { offset: Arg, dim1: Arg, dim2: Arg },
+    /// Elements by their numbers in memory, of a tensor that lies there as its sizes say.
+    Strided { size: Arg, stride: Arg, offset: Arg },
     /// The same bytes as another element type.
     Reinterpret(DType),
     /// Complex numbers as pairs.
@@ -179,7 +181,14 @@ pub(super) fn shares(graph: &Graph, ranges: &Ranges, node: &Node, from: &TensorT
         "aten.view_as_real.default" => Complex,
         "aten.view_as_complex.default" => Real,
         "aten.unfold.default" => Never("its windows overlap"),
-        "aten.as_strided.default" => Never("it is made by as_strided, of which not even the layout is known here"),
+        "aten.as_strided.default" => {
+            let made = node.args.first().and_then(Arg::as_value).and_then(|v| graph.producer(v));
+            if from.strides.is_some() || made.is_some_and(|n| graph.node(n).op.is_view()) {
+                Never("it is made by as_strided of a tensor whose layout is not known here")
+            } else {
+                Strided { size: arg("size").clone(), stride: arg("stride").clone(), offset: arg("storage_offset").clone() }
+            }
+        },
         _ => Never("the operator is not known to be reversible"),
     }))
 }

@@ -11,6 +11,9 @@ use crate::calls::{CAST, args, cast};
 impl Walk<'_> {
     /// `transpose_`, `detach_`, …: the tensor itself gets another shape or strides.
     pub(super) fn inplace_view(&mut self, node: NodeId, n: &Node) {
+        if n.op == op!("aten.resize_.default") {
+            return self.resize(node, n);
+        }
         let view = n.op.inplace_to_functional().filter(|op| op.is_view());
         let (Some(op), Some(operand), [out]) = (view, n.args.first().and_then(Arg::as_value), n.outputs.as_slice()) else {
             return self.refuse(node, "it changes the memory behind a tensor, which has no functional form");
@@ -29,6 +32,25 @@ impl Walk<'_> {
                     self.is(v, new);
                 }
             }
+        }
+    }
+
+    /// `resize_` of a tensor that nothing else shares memory with: whoever holds it holds one of another size from here on.
+    fn resize(&mut self, node: NodeId, n: &Node) {
+        let object = n.args.first().and_then(Arg::as_value).and_then(|v| self.object_of(v));
+        let held = object.and_then(|o| Some((o, self.storages.get(self.objects.get(o)?.storage)?)));
+        let alone = held.filter(|(_, s)| s.input.is_none()).map(|(o, s)| (o, s.values.clone()));
+        let (Some((object, values)), [out]) = (alone, n.outputs.as_slice()) else {
+            return self.refuse(node, "it changes the memory behind a tensor, which has no functional form");
+        };
+        if values.iter().any(|&v| self.object_of(v) != Some(object)) {
+            return self.refuse(node, "it changes the memory behind a tensor of which there are views");
+        }
+        self.graph.set_call(node, op!("aten.resize.default"), n.args.clone());
+        self.changes += 1;
+        let new = self.own(*out, None);
+        for v in values {
+            self.is(v, new);
         }
     }
 

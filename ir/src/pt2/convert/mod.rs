@@ -230,7 +230,11 @@ impl<'a> Inputs<'a, '_> {
         let mut kinds = Vec::with_capacity(specs.len());
         for spec in specs {
             let target = match spec {
-                OutputSpec::UserOutput(_) => Ok(OutputKind::User),
+                // A training step gives its loss and gradients as others give results.
+                OutputSpec::UserOutput(_)
+                | OutputSpec::LossOutput(_)
+                | OutputSpec::GradientToParameter(_)
+                | OutputSpec::GradientToUserInput(_) => Ok(OutputKind::User),
                 OutputSpec::Token(_) => Ok(OutputKind::Token),
                 OutputSpec::BufferMutation { buffer_name: n } | OutputSpec::ParameterMutation { parameter_name: n } => self
                     .state
@@ -241,9 +245,6 @@ impl<'a> Inputs<'a, '_> {
                     let value = self.names.get(n.as_str()).and_then(Named::value);
                     let input = value.and_then(|v| self.list.iter().position(|i| i.value == Some(v)));
                     input.map(|i| OutputKind::InputMutation(i as u32)).ok_or_else(|| format!("mutation of unknown input {n:?}"))
-                }
-                OutputSpec::LossOutput(_) | OutputSpec::GradientToParameter(_) | OutputSpec::GradientToUserInput(_) => {
-                    Err("the program returns a loss or gradients; only inference programs are lowered".to_owned())
                 }
             };
             match target {

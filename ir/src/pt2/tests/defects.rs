@@ -228,11 +228,6 @@ const DEFECTS: &[Row] = &[
         ErrorKind::Format,
         "mutation of unknown state \"cells\"",
     ),
-    (
-        |p| p.program["graph_module"]["signature"]["output_specs"][0] = json!({"loss_output": {"arg": {"name": "add"}}}),
-        ErrorKind::Format,
-        "the program returns a loss or gradients",
-    ),
     // The weights.
     (
         |p| {
