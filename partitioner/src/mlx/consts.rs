@@ -19,6 +19,15 @@ pub(crate) fn element(value: f64, dtype: DType) -> Option<Vec<u8>> {
     })
 }
 
+/// Whether the float type has the number as it is. Types beside halves count as having all.
+pub(crate) fn holds(value: f64, dtype: DType) -> bool {
+    match dtype {
+        DType::Float16 => f64::from(f16::from_f64(value)) == value || value.is_nan(),
+        DType::BFloat16 => f64::from(bf16::from_f64(value)) == value || value.is_nan(),
+        _ => true,
+    }
+}
+
 /// The bytes of an integer as an element; `None` where it does not fit.
 pub(crate) fn integer(value: i64, dtype: DType) -> Option<Vec<u8>> {
     Some(match dtype {

@@ -212,17 +212,19 @@ fn a_symbolic_size_is_read_once() {
 
 #[test]
 fn halves_meet_singles_as_torch_has_it() {
-    // A scalar tensor does not widen a half tensor in torch; in MLX it would.
-    let (_, p) = lowered(
-        "etir 1\nmethod \"forward\" functional {
-           input %x : f16[2] = user
-           input %s : f32[] = user
-           %y : f16[2] = aten.mul.Tensor(%x, %s)
-           %z : f16[2] = aten.neg.default(%y)
-           return %z
-         }",
-    );
-    assert_eq!(main_names(&p), ["AsType", "Multiply", "Neg"]);
+    // A scalar tensor does not widen a half tensor in torch; in MLX it would. torch's sums read it in halves, its products in singles.
+    for (op, instructions) in [("add", ["AsType", "Add", "Neg"]), ("mul", ["Multiply", "AsType", "Neg"])] {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               input %x : f16[2] = user
+               input %s : f32[] = user
+               %y : f16[2] = aten.{op}.Tensor(%x, %s)
+               %z : f16[2] = aten.neg.default(%y)
+               return %z
+             }}"
+        ));
+        assert_eq!(main_names(&p), instructions);
+    }
 }
 
 #[test]

@@ -99,3 +99,11 @@ class autocast_of_every_kind(torch.nn.Module):
 
 
 case(steps=lambda: [call(torch.randn(4, 4), torch.randn(4, 4).bfloat16())], rtol=2e-2, atol=2e-2)(autocast_of_every_kind)
+
+
+@case(steps=lambda: [call(torch.randn(64).to(torch.bfloat16), torch.randn(64).to(torch.float16), torch.tensor(0.7))],
+      rtol=0.0, atol=0.0, functional=True, reference_wrong="it rounds the numbers to halves first")
+def halves_times_numbers(self, b, h, f):
+    """Products and quotients of halves with numbers, and with scalar tensors of wider types: the number is not rounded, the result is, once."""
+    return (b * 0.1, b / 0.7, h * 0.1, h / 3.3, b * f, h / f, b * torch.tensor(0.3, dtype=torch.float64), f * b, b * 0.5, b * 257, torch.div(b, 0.3, rounding_mode="trunc"), F.leaky_relu(b, 0.1),
+            F.leaky_relu(h, -0.3), b + 0.1, h - 0.7, b + f)

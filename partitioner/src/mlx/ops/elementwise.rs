@@ -5,6 +5,7 @@ use etx_ir::graph::{Arg, Type, ValueId};
 use etx_ir::mlx::{FloatOrVid, Instr, Tid};
 
 use super::super::call::{Call, Res};
+use super::super::consts::holds;
 use super::super::cx::Cx;
 use super::Operator;
 use crate::backend::Refusal;
@@ -301,8 +302,26 @@ fn multiply<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     if super::norm::weighted_rms_norm(cx, &call)? {
         return Ok(());
     }
-    let (a, b) = operands(cx, &call)?;
+    let t = call.common_type(&["self", "other"])?;
+    let (a, b) = with_factor(cx, &call, t)?;
     cx.define(call.out(0)?, |out| Instr::Multiply { a, b, out })
+}
+
+/// The operands of a product or quotient. Where the first one is of halves, torch's kernels read a second one that is a number, or
+/// a scalar tensor of a wider type, in single precision, and round the result once; sums and the like they read in halves.
+fn with_factor<'a>(cx: &mut Cx<'a>, call: &Call<'a>, t: DType) -> Res<(Tid, Tid)> {
+    let a = as_type(cx, call, call.arg("self"), t)?;
+    let other = call.arg("other");
+    let lossy = match other {
+        Arg::Value(v) => match call.graph.ty(*v) {
+            Type::Tensor(ty) => ty.rank() == 0 && matches!(ty.dtype, DType::Float32 | DType::Float64),
+            _ => true,
+        },
+        _ => other.as_float().is_some_and(|x| !holds(x, t)),
+    };
+    let half = matches!(t, DType::Float16 | DType::BFloat16);
+    let b = as_type(cx, call, other, if half && lossy { DType::Float32 } else { t })?;
+    Ok((a, b))
 }
 
 /// The instruction rounds what it computes on the way; torch computes halves in single precision and rounds once.
@@ -330,8 +349,10 @@ fn leaky_relu<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let x = cx.tensor(call.value("self")?)?;
     let t = call.ty("self")?.dtype;
     let slope = call.float_or("negative_slope", 0.01)?;
-    let a = cx.scalar(slope, t)?;
+    // As the number that a product is with.
+    let a = cx.scalar(slope, if holds(slope, t) { t } else { DType::Float32 })?;
     let scaled = cx.temp(|out| Instr::Multiply { a, b: x, out });
+    let scaled = cx.cast(scaled, t)?;
     if slope > 0.0 && slope <= 1.0 {
         // Below zero the flatter line is the higher one, above it the steeper one.
         return cx.define(call.out(0)?, |out| Instr::Maximum { a: x, b: scaled, out });
@@ -371,7 +392,7 @@ fn scaled<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, Tid) -> Instr)
 
 /// True division: of integers it is one of floats.
 fn divide<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
-    let (a, b) = both(cx, &call, "self", "other", call.out_ty(0)?.dtype)?;
+    let (a, b) = with_factor(cx, &call, call.out_ty(0)?.dtype)?;
     cx.define(call.out(0)?, |out| Instr::Divide { a, b, out })
 }
 
