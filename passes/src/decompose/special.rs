@@ -130,20 +130,34 @@ pub(super) fn map(site: &mut Site<'_>) -> Result {
     Ok(rounds.map(|made| Patch::Values(made.into_iter().map(Arg::Value).collect())))
 }
 
-/// `ys[i] = f(ys[i - 1], xs[i])`, the first element as it is. Source: as for [`scan`].
+/// `ys[i] = f(ys[i - 1], xs[i])`, the first element as it is, by a body that goes element by element, as torch asks of it: in as many
+/// rounds as the length has binary digits, each of which combines every element with the one 1, 2, 4 … places before. Source: as for
+/// [`scan`]; D. Hillis and G. Steele, "Data parallel algorithms", 1986.
 pub(super) fn associative_scan(site: &mut Site<'_>) -> Result {
     let Arg::Graph(body) = site.arg("combine_graph").clone() else { return Ok(None) };
-    let extra = listed(site, "additional");
-    let mut before: Option<Vec<Arg>> = None;
-    let rounds = written_out(site, body.len(), |site, elements| {
-        let now = match &before {
-            Some(before) => inlined(site, &body, &[&before[..], &elements, &extra].concat())?,
-            None => Some(elements),
-        };
-        before.clone_from(&now);
-        Ok(now)
-    })?;
-    Ok(rounds.map(|made| Patch::Values(made.into_iter().map(Arg::Value).collect())))
+    let (mut all, extra) = (listed(site, "xs"), listed(site, "additional"));
+    let shapes: Option<Vec<(usize, i64)>> =
+        all.iter().map(|x| site.tensor(x).and_then(|t| Some((t.rank(), t.shape.first()?.as_int()?)))).collect();
+    // Elements of one rank line up as well with a dimension in front.
+    let length = match shapes.as_deref() {
+        Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => first.1,
+        _ => return Ok(None),
+    };
+    if !body.nodes().all(|(_, n)| n.op.is_pointwise()) {
+        return Ok(None);
+    }
+    let mut reach = 1;
+    while reach < length {
+        let mut p = Pen(site);
+        let mut part =
+            |from: i64, to: i64| all.iter().map(|x| p.slice(x, 0, from.into(), to.into())).collect::<std::result::Result<Vec<_>, Error>>();
+        let (first, before, here) = (part(0, reach)?, part(0, length - reach)?, part(reach, length)?);
+        let Some(combined) = inlined(site, &body, &[before, here, extra.clone()].concat())? else { return Ok(None) };
+        let cat = |(a, b)| site.call(op!("aten.cat.default"), vec![Arg::List(vec![a, b]), Arg::Int(0)]).map(Arg::Value);
+        all = first.into_iter().zip(combined).map(cat).collect::<std::result::Result<_, _>>()?;
+        reach *= 2;
+    }
+    Ok(Some(Patch::Values(all)))
 }
 
 /// Both branches, then the one that the condition names; branches that do more than compute stay. Source: torch.cond.

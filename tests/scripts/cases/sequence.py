@@ -57,3 +57,15 @@ class loops_written_out(nn.Module):
 
 
 model("loops_written_out", loops_written_out, lambda: [call(torch.randn(5, 2, 3), torch.randn(5, 2, 3))], keep_reference=True, **TIGHT)
+
+
+class running_combinations(nn.Module):
+    """Associative scans along either end of odd lengths: a linear recurrence and the largest so far."""
+
+    def forward(self, a, x):
+        scan = torch._higher_order_ops.associative_scan
+        decayed = scan(lambda p, q: (p[0] * q[0], q[0] * p[1] + q[1]), (a, x), 0)
+        return *decayed, scan(torch.maximum, x, 2, reverse=True)
+
+
+model("running_combinations", running_combinations, lambda: [call(torch.rand(7, 2, 3), torch.randn(7, 2, 3))], **TIGHT)
