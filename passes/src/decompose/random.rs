@@ -25,9 +25,10 @@ fn uniform(p: &mut Pen<'_, '_>, shape: &[Dim], dtype: DType) -> Option<Ex> {
     Some(Ex::call(op!("aten.rand.default"), vec![sizes.into(), Arg::DType(dtype).into()]))
 }
 
-/// Uniform in (0, 1), without the bounds, which logarithms do not survive.
+/// Uniform in (0, 1): without the bounds, whose logarithms are nothing to divide by. Half a step stands for 0; added to the largest
+/// number it would be rounded up to 1.
 fn inside(p: &mut Pen<'_, '_>, shape: &[Dim]) -> Option<Ex> {
-    Some(uniform(p, shape, DType::Float32)? + STEP / 2.0)
+    Some(uniform(p, shape, DType::Float32)?.at_least(STEP / 2.0))
 }
 
 /// Normal with mean 0 and deviation 1: `sqrt(-2 log(u)) * cos(2π v)`. Source: G. Box and M. Muller, "A note on the generation
