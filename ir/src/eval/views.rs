@@ -380,7 +380,8 @@ pub(super) fn repeat_interleave(c: &Call) -> Results {
 
 /// `repeat_interleave` of positions themselves.
 pub(super) fn repeat_positions(c: &Call) -> Results {
-    one(interleaved(&c.tensor("repeats")?)?)
+    let times = c.tensor("repeats")?;
+    one(interleaved(&times)?.cast(times.dtype())?)
 }
 
 fn interleaved(times: &Tensor) -> Result<Tensor, Error> {

@@ -166,6 +166,23 @@ pub(super) fn bilinear(c: &Cx) -> Inferred {
     }
 }
 
+/// `_trilinear(a, b, c, …)`: dimensions of size 1 are put in each, then the product is summed over others.
+pub(super) fn trilinear(c: &Cx) -> Inferred {
+    let mut shapes = Vec::new();
+    for (i, name) in ["expand1", "expand2", "expand3"].into_iter().enumerate() {
+        let mut shape = c.tensor(i)?.shape.clone();
+        for at in c.ints(name)? {
+            let at = usize::try_from(at).ok().filter(|&at| at <= shape.len()).ok_or_else(|| c.fail("a new dimension beyond the last"))?;
+            shape.insert(at, Expr::Int(1));
+        }
+        shapes.push(shape);
+    }
+    let all = c.broadcast(shapes.iter().map(Vec::as_slice))?;
+    let summed = c.ints("sumdim")?;
+    let kept = all.into_iter().enumerate().filter(|(i, _)| !summed.contains(&(*i as i64))).map(|(_, n)| n);
+    one(c.tensor(0)?.dtype, kept.collect())
+}
+
 /// `tensordot(a, b, dims_a, dims_b)`: the named dimensions are summed over.
 pub(super) fn tensordot(c: &Cx) -> Inferred {
     let (a, b) = (c.tensor(0)?, c.tensor(1)?);

@@ -483,6 +483,12 @@ pub(super) fn repeat_interleave(c: &Cx) -> Inferred {
     one(t.dtype, shape)
 }
 
+/// Which element each repetition is of.
+pub(super) fn repeat_places(c: &Cx) -> Inferred {
+    let n = c.maybe_size("output_size")?.unwrap_or_else(|| c.fresh(0));
+    one(c.tensor(0)?.dtype, vec![n])
+}
+
 /// The shape stays, elements move along dimensions.
 pub(super) fn moved(c: &Cx) -> Inferred {
     let t = c.tensor(0)?;

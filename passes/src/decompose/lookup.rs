@@ -96,6 +96,23 @@ pub(super) fn one_hot(site: &mut Site<'_>) -> Result {
     }
 }
 
+/// For each of `n` places the element before which as many repetitions end.
+fn repeated(p: &mut Pen<'_, '_>, repeats: Arg, n: &Dim) -> std::result::Result<Option<Ex>, Error> {
+    let ends = p.call(op!("aten.cumsum.default"), vec![repeats, Arg::Int(0)])?;
+    Ok(ramp(p, n, 0, 2)?.map(|places| Ex::from(ends).le(places).sum(&[1], false)))
+}
+
+/// As many places as were said. Source: torch.repeat_interleave.
+pub(super) fn repeat_places(site: &mut Site<'_>) -> Result {
+    let (Some(to), repeats) = (site.result().cloned(), site.nth(0).clone()) else { return Ok(None) };
+    let Some(n) = to.shape.first().filter(|_| *site.arg("output_size") != Arg::None) else { return Ok(None) };
+    let mut p = Pen(site);
+    match repeated(&mut p, repeats, n)? {
+        Some(at) => p.ends(&at),
+        None => Ok(None),
+    }
+}
+
 /// Each place of the result comes from the element before which as many repetitions end. Source: torch.repeat_interleave.
 pub(super) fn repeat_interleave(site: &mut Site<'_>) -> Result {
     let (Some(mut t), Some(to)) = (site.operand(0).cloned(), site.result().cloned()) else { return Ok(None) };
@@ -114,9 +131,8 @@ pub(super) fn repeat_interleave(site: &mut Site<'_>) -> Result {
     let (Some(n), Some(m)) = (to.shape.get(dim).cloned(), t.shape.get(dim).cloned()) else { return Ok(None) };
     let Some(sizes) = p.0.sizes(&[m]) else { return Ok(None) };
     let repeats = p.call(op!("aten.expand.default"), vec![repeats, sizes])?;
-    let ends = p.call(op!("aten.cumsum.default"), vec![repeats, Arg::Int(0)])?;
-    let Some(places) = ramp(&mut p, &n, 0, 2)? else { return Ok(None) };
-    let at = p.write(&Ex::from(ends).le(places).sum(&[1], false))?;
+    let Some(at) = repeated(&mut p, repeats, &n)? else { return Ok(None) };
+    let at = p.write(&at)?;
     let y = p.call(op!("aten.index_select.default"), vec![x, Arg::Int(dim as i64), at])?;
     p.done(y)
 }

@@ -213,6 +213,27 @@ pub(super) fn bilinear(site: &mut Site<'_>) -> Result {
     if c == Arg::None { p.done(y) } else { p.ends(&(Ex::from(y) + c)) }
 }
 
+/// Products of three tensors that are given dimensions of size 1, summed over some: what is left of `bilinear` in functional programs.
+/// Source: torch's definition of `_trilinear` (ATen/native/Linear.cpp).
+pub(super) fn trilinear(site: &mut Site<'_>) -> Result {
+    let list = |name: &str| site.arg(name).as_list().map(|l| l.iter().filter_map(Arg::as_int).collect::<Vec<i64>>()).unwrap_or_default();
+    let (new, summed) = (["expand1", "expand2", "expand3"].map(list), list("sumdim"));
+    let Some(rank) = site.operand(0).map(|t| (t.rank() + new[0].len()) as i64) else { return Ok(None) };
+    let terms = new
+        .iter()
+        .enumerate()
+        .map(|(i, new)| Term { value: site.nth(i).clone(), labels: (0..rank).filter(|d| !new.contains(d)).map(|d| d as u32).collect() });
+    let (terms, left) = (terms.collect::<Vec<_>>(), (0..rank).filter(|d| !summed.contains(d)).map(|d| d as u32).collect::<Vec<_>>());
+    if terms.iter().any(|t| site.tensor(&t.value).is_none_or(|x| x.rank() != t.labels.len())) {
+        return Ok(None);
+    }
+    let mut p = Pen(site);
+    match contracted(&mut p, terms, &left)? {
+        Some(y) => p.done(y),
+        None => Ok(None),
+    }
+}
+
 /// Products one after another. Source: torch.linalg.multi_dot.
 pub(super) fn multi_dot(site: &mut Site<'_>) -> Result {
     let Some(list) = site.nth(0).as_list().map(<[Arg]>::to_vec) else { return Ok(None) };

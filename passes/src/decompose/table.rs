@@ -192,6 +192,7 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.einsum.default")], products::einsum),
     (&[op!("aten.tensordot.default")], products::tensordot),
     (&[op!("aten.bilinear.default")], products::bilinear),
+    (&[op!("aten._trilinear.default")], products::trilinear),
     (&[op!("aten.linalg_multi_dot.default")], products::multi_dot),
     (&[op!("aten.matrix_power.default"), op!("aten.linalg_matrix_power.default")], products::matrix_power),
     (&[op!("aten.kron.default")], products::kron),
@@ -361,6 +362,7 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.masked_scatter.default")], lookup::masked_scatter),
     (&[op!("aten.one_hot.default")], lookup::one_hot),
     (&[op!("aten.repeat_interleave.self_Tensor")], lookup::repeat_interleave),
+    (&[op!("aten.repeat_interleave.Tensor")], lookup::repeat_places),
     (
         &[
             op!("aten.embedding_bag.default"),
@@ -414,7 +416,6 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten._cdist_backward.default")], backward::rows::cdist),
     (&[op!("aten._pdist_backward.default")], backward::rows::pdist),
     (&[op!("aten._weight_norm_interface_backward.default")], backward::rows::weight_norm),
-    (&[op!("aten._trilinear.default")], backward::rows::trilinear),
     (&[op!("aten._embedding_bag_backward.default")], backward::rows::embedding_bag),
     (
         &[op!("aten._upsample_bilinear2d_aa_backward.default"), op!("aten._upsample_bicubic2d_aa_backward.default")],

@@ -72,6 +72,19 @@ def rows_of_unknown_number(self, x, y):
             torch.cosine_similarity(x, y[None]), x.count_nonzero(0), x.nansum(1), torch.addr(x, x[:, 0], y))
 
 
+@case(steps=lambda: [call(torch.randn(2, 3, 4), torch.randn(2, 3, 5), torch.tensor([2, 0, 3]))], **operators(functional=True))
+class bilinear_and_repetitions(nn.Module):
+    """What is left of a bilinear layer and of repetitions in a functional program: products of three, and which element each place repeats."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.bare = nn.Bilinear(4, 5, 6), nn.Bilinear(4, 5, 2, bias=False)
+
+    def forward(self, x, y, n):
+        return (self.layer(x, y), self.bare(x[0, 0], y[0, 0]), x.repeat_interleave(n, 1, output_size=5), torch.repeat_interleave(n, output_size=5),
+                torch.repeat_interleave(n.to(torch.int32), output_size=5))
+
+
 @case(steps=lambda: [call(torch.randn(3, 4), torch.rand(3, 4) * 0.8 + 0.1, torch.tensor([0, 3, -100]), torch.rand(4))], **operators(functional=True))
 def losses(self, x, u, t, w):
     """Losses: none, mean and sum; weights, ignored targets, smoothing, both forms of targets."""

@@ -120,9 +120,12 @@ fn numbers_that_the_edge_dialect_lifts_into_tensors_take_the_type_of_the_other_o
         ));
         (main_names(&p), p.tensor_meta[0].dtype)
     };
-    let half = "%y : f16[2] = aten.mul.Tensor(%h, %s)";
-    assert_eq!(program("f64", "0000000000000440", half), (vec!["Multiply"], DType::Float16));
-    assert_eq!(program("f32", "00002040", half), (vec!["Multiply"], DType::Float16));
+    let half = "%y : f16[2] = aten.add.Tensor(%h, %s)";
+    assert_eq!(program("f64", "0000000000000440", half), (vec!["Add"], DType::Float16));
+    assert_eq!(program("f32", "00002040", half), (vec!["Add"], DType::Float16));
+    // torch multiplies by the number before it is rounded to a half.
+    let product = "%y : f16[2] = aten.mul.Tensor(%h, %s)";
+    assert_eq!(program("f64", "0000000000000440", product), (vec!["Multiply"], DType::Float32));
     // An integer compared with a half is not compared with 0.
     let less = "%y : bool[2] = aten.lt.Tensor(%i, %s)";
     assert_eq!(program("f32", "0000003f", less), (vec!["AsType", "Less"], DType::Float32));

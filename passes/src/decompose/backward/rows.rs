@@ -87,27 +87,6 @@ pub(in crate::decompose) fn weight_norm(site: &mut Site<'_>) -> Result {
     several(&mut p, vec![to_direction, to_length])
 }
 
-/// The sum over dimensions of a product of three tensors, each with new axes first. Source: torch.nn.functional.bilinear.
-pub(in crate::decompose) fn trilinear(site: &mut Site<'_>) -> Result {
-    let lists: Option<Vec<Vec<i64>>> =
-        ["expand1", "expand2", "expand3", "sumdim"].iter().map(|n| crate::calls::as_ints(site.arg(n))).collect();
-    let Some(lists) = lists else { return Ok(None) };
-    let mut p = Pen(site);
-    let mut product: Option<Ex> = None;
-    for (i, axes) in lists.iter().take(3).enumerate() {
-        let mut x = p.operand(i)?;
-        for &axis in axes {
-            x = x.unsqueeze(axis);
-        }
-        product = Some(product.map_or(x.clone(), |all| all * x));
-    }
-    let (Some(product), Some(sums)) = (product, lists.get(3)) else { return Ok(None) };
-    let whole = p.write(&product)?;
-    let rank = p.ty(&whole)?.rank();
-    let Some(dims) = sums.iter().map(|&d| wrap(d, rank)).collect::<Option<Vec<_>>>() else { return Ok(None) };
-    p.ends(&if dims.is_empty() { Ex::from(whole) } else { Ex::from(whole).sum(&dims, false) })
-}
-
 /// For each place in the list of indices the number of its bag, and whether it counts; the bags lie as the offsets say.
 fn bags(p: &mut Pen<'_, '_>, indices: &Arg, offsets: &Arg, padding: i64) -> Outcome<Option<[Arg; 2]>, Error> {
     let n = p.ty(indices)?.numel();
