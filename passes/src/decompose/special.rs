@@ -160,11 +160,19 @@ pub(super) fn associative_scan(site: &mut Site<'_>) -> Result {
     Ok(Some(Patch::Values(all)))
 }
 
+/// The tensor that a condition was taken out of.
+fn taken_from(site: &Site<'_>, condition: &Arg) -> Option<Arg> {
+    let item =
+        site.made_by(condition, op!("aten.item.default")).or_else(|| site.made_by(condition, op!("aten._local_scalar_dense.default")))?;
+    item.args.first().filter(|x| site.tensor(x).is_some_and(|t| t.dtype == DType::Bool)).cloned()
+}
+
 /// Both branches, then the one that the condition names; branches that do more than compute stay. Source: torch.cond.
 pub(super) fn cond(site: &mut Site<'_>) -> Result {
     let condition = site.nth(0).clone();
     let given = site.nth(3).as_list().map(<[Arg]>::to_vec).unwrap_or_default();
     let (Arg::Graph(yes), Arg::Graph(no)) = (site.nth(1).clone(), site.nth(2).clone()) else { return Ok(None) };
+    let condition = taken_from(site, &condition).unwrap_or(condition);
     let condition = match condition.as_value().map(|v| site.graph().ty(v).clone()) {
         Some(Type::Bool(e)) => match truth(&mut Pen(site), &e)? {
             Some(condition) => condition,

@@ -125,3 +125,10 @@ def numbers_before_tensors(self, x, i):
     """Numbers and sizes where tensors are expected, in front of tensors too: in functional programs they stand in the places of tensors."""
     n = x.shape[0]
     return 1 - x, 2 - i, 1 / x, 30 // i, 2.0**x, 7 % i, n - x, n / i, x + n, n * i, torch.where(x > 0, n, x), torch.where(x > 0, x, 0.5), (x * 9).fmod(n), i.fmod(-n + 1), x.masked_fill(x > 0, n), i.roll(n - 1)
+
+
+@case(steps=lambda: [call(torch.randn(3), torch.tensor(flag), torch.tensor([not flag])) for flag in (True, False)], functional=True,
+      reference_wrong="it leaves conditions outside the delegate")
+def conditions_taken_out(self, x, f, g):
+    """Branches by truth values that were taken out of tensors."""
+    return torch.cond(f.item(), lambda x: x + 1, lambda x: x * 2, (x,)), torch.cond(g.item(), lambda x: x.exp(), lambda x: -x, (x,))
