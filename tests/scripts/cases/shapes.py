@@ -132,3 +132,10 @@ def numbers_before_tensors(self, x, i):
 def conditions_taken_out(self, x, f, g):
     """Branches by truth values that were taken out of tensors."""
     return torch.cond(f.item(), lambda x: x + 1, lambda x: x * 2, (x,)), torch.cond(g.item(), lambda x: x.exp(), lambda x: -x, (x,))
+
+
+@case(steps=lambda: [call(torch.randn(n, 3, 2), torch.randn(3, 2)) for n in (2, 0, 4)], dynamic=lambda: {"x": {0: Dim("n", min=0, max=8)}, "w": None},
+      reference_wrong="what is left over of a shape without elements cannot be inferred")
+def norms_of_no_rows(self, x, w):
+    """Normalisation over several dimensions, of no rows in one of the calls."""
+    return F.layer_norm(x, (3, 2)), F.layer_norm(x, (3, 2), w, w * 2)

@@ -103,9 +103,10 @@ fn layer_norm<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         return cx.define(call.out(0)?, |out| Instr::LayerNorm { x, out, weight, bias, eps });
     }
     let lead = ty.rank().saturating_sub(normalised);
-    let mut flat = cx.dims(&ty.shape[..lead])?;
-    flat.push(IntOrVid::Int(-1));
-    let whole = x;
+    // Written out: what is left over cannot be inferred where there are no rows.
+    let mut flat = ty.shape[..lead].to_vec();
+    flat.push(Expr::product(&ty.shape[lead..]));
+    let (whole, flat) = (x, cx.reshape_dims(&flat)?);
     x = cx.temp(|out| Instr::Reshape { x: whole, out, shape: flat });
     for t in [&mut weight, &mut bias].into_iter().flatten() {
         let from = *t;
