@@ -1,0 +1,4 @@
+#![allow(missing_docs, reason = "a program without an interface")]
+#![cfg_attr(fuzzing, no_main)]
+
+etx_fuzz::fuzz!(etir);
