@@ -2,7 +2,7 @@
 //!
 //! This crate is the front of the house: [`load`] opens what etx accepts, [`Lowering`] rewrites, divides and compiles,
 //! [`Lowered::write`] makes the file, [`runtime`] opens and runs any. The `etx` command is these calls with options around
-//! them. The rooms behind are here under their own names: [`ir`], [`passes`], [`partitioner`], [`serializer`], [`runtime`].
+//! them. The rooms behind are here under their own names: [`ir`], [`passes`], [`import`], [`mlx`], [`partitioner`], [`serializer`], [`emit`], [`runtime`].
 //!
 //! # Example
 //! The bundled Llama, with a pass of our own put in that makes its activations sparse, lowered, written and run:
@@ -47,12 +47,13 @@
 //! 3. *Memory does not grow with the weights*: they are descriptions until [`Lowered::write`] streams them into place.
 //! 4. *The same program gives the same bytes.*
 
-#[cfg(feature = "generate")]
-pub mod generate;
 mod load;
 pub mod lower;
 mod package;
 
 pub use load::{Kind, load, load_into, load_methods};
 pub use lower::{Lowered, Lowering};
-pub use {etx_ir as ir, etx_partitioner as partitioner, etx_passes as passes, etx_runtime_mlx as runtime, etx_serializer as serializer};
+pub use {
+    etx_emit as emit, etx_import as import, etx_ir as ir, etx_mlx as mlx, etx_partitioner as partitioner, etx_passes as passes,
+    etx_runtime_mlx as runtime, etx_serializer as serializer,
+};

@@ -69,7 +69,7 @@ impl Kind {
 /// Loads a program and verifies it: a `.pt2`, a `graph.json` with its weights beside it, or a text file.
 ///
 /// # Errors
-/// As the readers in [`etx_ir::pt2`] and [`etx_ir::text`], and as [`verify`]; [`ErrorKind::Unsupported`] for a `.pte`, which is opened with
+/// As the readers in [`etx_import::pt2`] and [`etx_ir::text`], and as [`verify`]; [`ErrorKind::Unsupported`] for a `.pte`, which is opened with
 /// [`crate::runtime`], and for weights beside a file that has its own.
 pub fn load(path: impl AsRef<Path>, weights: &[PathBuf]) -> Result<Program, Error> {
     let path = path.as_ref();

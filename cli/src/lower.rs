@@ -13,7 +13,7 @@ use etx_partitioner::cluster::divide;
 use etx_partitioner::report::{MethodReport, RefusedNode};
 use etx_passes::quantize::{Planned, Quantize, Rules};
 use etx_passes::{Options, PassReport, Pipeline};
-use etx_serializer::emit::{self, ConstantMethod};
+use etx_emit::{self as emit, ConstantMethod};
 use etx_serializer::pte::{self, NamedBlob};
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ use etx_ir::graph::{Arg, TensorType, Type, ValueId};
 use etx_ir::program::{InputKind, Method, OutputKind, Program, WeightId};
 use etx_ir::sym::Expr;
 use etx_partitioner::backend::{Delegate, Payload};
-use etx_serializer::emit;
+use etx_emit as emit;
 
 use crate::lower::{Error, SeparateState, Unbounded};
 

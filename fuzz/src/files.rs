@@ -94,7 +94,7 @@ pub fn payload(data: &[u8]) {
 /// A safetensors file.
 pub fn safetensors(data: &[u8]) {
     with_file(data, "safetensors", |path| {
-        let Ok(tensors) = etx::ir::safetensors::open(path) else { return };
+        let Ok(tensors) = etx::import::safetensors::open(path) else { return };
         for tensor in tensors.values() {
             let _ = tensor.to_vec();
         }
@@ -104,7 +104,7 @@ pub fn safetensors(data: &[u8]) {
 /// A `tokenizer.json`: opened, a text encoded and decoded.
 pub fn tokenizer(data: &[u8]) {
     with_file(data, "json", |path| {
-        let Ok(tokenizer) = etx::generate::Tokenizer::open(path) else { return };
+        let Ok(tokenizer) = etx_cli::generate::Tokenizer::open(path) else { return };
         if let Ok(tokens) = tokenizer.encode("To be, or not: né aaaa 12 ") {
             let _ = tokenizer.decode(&tokens);
         }

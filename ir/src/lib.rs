@@ -4,9 +4,12 @@
 //! etx writes; it depends on none of them.
 //!
 //! ```
-//! use etx_ir::{pt2, text, verify};
+//! use etx_ir::{text, verify};
 //!
-//! let program = pt2::load("../examples/llama/model.pt2")?; // mapped: no weight is read
+//! let program = text::parse(
+//!     "etir 1 method \"forward\" functional { input %x : f32[2] = user %y : f32[2] = aten.relu.default(%x) return %y }",
+//!     &mut text::NoFiles,
+//! )?;
 //! verify::verify(&program)?;
 //! let method = program.method("forward").ok_or("no such method")?;
 //! for (_, node) in method.graph.nodes().take(3) {
@@ -26,9 +29,8 @@
 //! - [`sym`]: sizes as expressions over symbols, with one canonical form, and what is known of their values.
 //! - [`infer`]: the types of a call's results. [`build`]: calls written the way formulas are.
 //! - [`eval`]: what a program computes, by a plain interpreter with the semantics of eager PyTorch.
-//! - [`weights`]: tensors as *descriptions* of bytes. [`safetensors`] and [`pt2`] describe what is in files.
+//! - [`weights`]: tensors as *descriptions* of bytes.
 //! - [`verify`]: the invariants of well-formed programs. [`text`]: `.etir`, which prints and parses back exactly.
-//! - [`mlx`]: the MLX program and its instruction set, one table.
 //!
 //! # Laws
 //!
@@ -47,11 +49,8 @@ pub mod eval;
 pub mod graph;
 pub mod infer;
 mod mapped;
-pub mod mlx;
 pub mod op;
 pub mod program;
-pub mod pt2;
-pub mod safetensors;
 pub mod sym;
 pub mod text;
 pub mod verify;

@@ -5,7 +5,7 @@ use std::fmt;
 use etx_ir::graph::{NodeId, ValueId};
 use etx_ir::program::{Method, Program};
 use etx_ir::weights::TensorData;
-use etx_ir::{error::Error, mlx};
+use etx_ir::error::Error;
 
 /// Why a node is not taken, and what would change that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct Tie {
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// A program for MLX; the writer encodes it.
-    Mlx(mlx::Program),
+    Mlx(etx_mlx::Program),
     /// Bytes of another backend.
     Bytes(Vec<u8>),
 }

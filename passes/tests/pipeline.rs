@@ -10,7 +10,7 @@ use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::Arg;
 use etx_ir::op;
 use etx_ir::program::{Dialect, Method, Program};
-use etx_ir::pt2;
+use etx_import::pt2;
 use etx_ir::text::{self, NoFiles};
 use etx_passes::{Canonicalise, Cse, Dce, Decompose, Functionalise, Options, Patch, Pipeline, Rule, Site, When};
 

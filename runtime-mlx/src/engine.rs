@@ -4,7 +4,7 @@
 //! once here; the list gives the operator's name to the engine and recognises the instruction for the interpreter.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, Tid};
+use etx_mlx::{Instr, Tid};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -137,7 +137,7 @@ pub struct Kernel<'a, A> {
 ///
 /// Methods take arrays of any shape and type and say with an error that they do not fit. `axis` and `axes` count from
 /// the end when negative; lists of axes that are empty mean all. What each method computes is said at the instruction
-/// of that name in [`etx_ir::mlx::INSTRUCTIONS`].
+/// of that name in [`etx_mlx::INSTRUCTIONS`].
 #[allow(missing_docs, reason = "named after the instructions, which say what they compute")]
 pub trait Engine: Send {
     /// An array; cloning it must be cheap and its elements must never change under a clone.

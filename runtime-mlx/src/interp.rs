@@ -3,7 +3,7 @@
 //! A [`Machine`] is one program with its state: constants, mutable buffers, the caches of attention. It walks the chains
 //! and leaves all arithmetic to its [`Engine`].
 //!
-//! Programs are verified before anything runs ([`etx_ir::mlx::verify`]), so that what can be known without running
+//! Programs are verified before anything runs ([`etx_mlx::verify`]), so that what can be known without running
 //! (slots, chains, recursion) is known; what depends on data is checked instruction by instruction. A failing call names
 //! the chain, the number and the text of the instruction.
 //!
@@ -20,7 +20,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use etx_ir::DType;
-use etx_ir::mlx::{Access, FloatOrVid, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
+use etx_mlx::{Access, FloatOrVid, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};

@@ -22,8 +22,10 @@
 //! # Example
 //! ```
 //! use etx_runtime_mlx::{Runtime, Tensor, Value};
-//! # use etx_ir::{DType, mlx::{Instr, Program, ShapeDim, Slot, TensorMeta, Tid}};
-//! # use etx_serializer::{emit::{Delegate, DelegateOutput, Input, Method, Package, TensorSpec, Value as V, emit}, mlx::encode, pte::write};
+//! # use etx_ir::DType;
+//! # use etx_mlx::{Instr, Program, ShapeDim, Slot, TensorMeta, Tid};
+//! # use etx_emit::{Delegate, DelegateOutput, Input, Method, Package, TensorSpec, Value as V, emit};
+//! # use etx_serializer::{mlx::encode, pte::write};
 //! # let pair = || TensorSpec::fixed(DType::Float32, [2]);
 //! # let meta = TensorMeta { dtype: DType::Float32, shape: vec![ShapeDim::Static(2)], dim_order: None };
 //! # // total = total + x, and the result is the total

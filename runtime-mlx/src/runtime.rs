@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use etx_ir::DType;
-use etx_ir::mlx::BACKEND;
+use etx_mlx::BACKEND;
 use etx_serializer::mlx::decode_window;
 use etx_serializer::pte::PteFile;
 use etx_serializer::pte::model::{self, EValue, ExecutionPlan, Instruction, TensorShapeDynamism};
@@ -128,7 +128,7 @@ impl<E: Engine> Method<E> {
     }
 
     /// The MLX programs of its partitions, in the order of the file's delegates.
-    pub fn programs(&self) -> impl Iterator<Item = &etx_ir::mlx::Program> {
+    pub fn programs(&self) -> impl Iterator<Item = &etx_mlx::Program> {
         self.machines.iter().flatten().map(Machine::program)
     }
 

@@ -7,7 +7,7 @@
 //!   payloads and weights; [`pte::model`] is the schema, declared once, from which both derive.
 //! * [`emit`]: from "these inputs, these delegates, these outputs" to execution plans with their values numbered and their
 //!   memory planned, the way the reference does it.
-//! * [`mlx`]: the payload of the MLX delegate, from and to [`etx_ir::mlx::Program`].
+//! * [`mlx`]: the payload of the MLX delegate, from and to [`etx_mlx::Program`].
 //! * [`flat`] and [`window`]: how untrusted bytes are read; [`error`]: how it is said when they are wrong; [`mod@file`]: how
 //!   files come to be completely or not at all.
 //!
@@ -28,7 +28,7 @@
 //!
 //! ```
 //! use etx_ir::{DType, weights::TensorData};
-//! use etx_serializer::emit::{Delegate, DelegateOutput, Input, Method, Package, TensorSpec, Value, emit};
+//! use etx_emit::{Delegate, DelegateOutput, Input, Method, Package, TensorSpec, Value, emit};
 //! use etx_serializer::pte::{NamedBlob, PteFile, write};
 //!
 //! let vector = || TensorSpec::fixed(DType::Float32, [2]);
@@ -59,7 +59,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod emit;
 pub mod error;
 pub mod file;
 pub mod flat;

@@ -4,7 +4,7 @@
 //! unsigned. Lowerings compare what MLX gives with what torch declares and cast where the two differ.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, Tid};
+use etx_mlx::{Instr, Tid};
 
 /// Type of a result that MLX computes from operands of types `a` and `b`.
 pub(crate) fn promote(a: DType, b: DType) -> DType {

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use etx_ir::mlx::{Access, Instr, IntOrVid, SlotRef, Tid};
+use etx_mlx::{Access, Instr, IntOrVid, SlotRef, Tid};
 use etx_ir::sym::Expr;
 
 use super::call::Res;
@@ -60,7 +60,7 @@ fn renamed(instr: &Instr, perm: &[usize]) -> Option<(Instr, Vec<usize>)> {
         Take { axis, index, .. } => {
             let source = at(*axis)?;
             *axis = source as i32;
-            if !matches!(index, etx_ir::mlx::IntOrVidOrTid::Tid(_)) {
+            if !matches!(index, etx_mlx::IntOrVidOrTid::Tid(_)) {
                 order = without(perm, &[source]);
             }
         }
@@ -423,7 +423,7 @@ impl Pass<'_, '_> {
     fn commuted(&mut self, instr: &Instr) -> Res<Option<(Instr, Vec<usize>)>> {
         let writes = tensors(instr, Access::Write);
         let mut reads = tensors(instr, Access::Read);
-        if let Instr::Take { index: etx_ir::mlx::IntOrVidOrTid::Tid(index), .. } = instr {
+        if let Instr::Take { index: etx_mlx::IntOrVidOrTid::Tid(index), .. } = instr {
             // One index after another along the axis; more axes of them would change the rank.
             if self.rank(*index) != Some(1) || self.views.contains_key(index) {
                 return Ok(None);

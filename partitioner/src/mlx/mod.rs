@@ -18,7 +18,7 @@ mod slots;
 
 use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::{Source, ValueId};
-use etx_ir::mlx::{BACKEND, Instr};
+use etx_mlx::{BACKEND, Instr};
 use etx_ir::program::{Method, Program};
 
 use crate::backend::{Backend, Delegate, Partition, Refusal, Verdict};
@@ -82,9 +82,9 @@ fn bug(node: &str, source: Option<&Source>, refusal: &Refusal) -> Error {
 
 /// Buffers start as zeros; the init chain gives those their contents that start as something else.
 fn start_state(cx: &mut Cx<'_>) -> Result<(), Error> {
-    let buffers: Vec<(etx_ir::mlx::Tid, ValueId)> = (0u32..)
+    let buffers: Vec<(etx_mlx::Tid, ValueId)> = (0u32..)
         .zip(&cx.slots)
-        .filter_map(|(t, s)| if let Origin::Buffer(v) = s.origin { Some((etx_ir::mlx::Tid(t), v)) } else { None })
+        .filter_map(|(t, s)| if let Origin::Buffer(v) = s.origin { Some((etx_mlx::Tid(t), v)) } else { None })
         .collect();
     for (t, v) in buffers {
         let Some(weight) = cx.method.input_of(v).and_then(|i| cx.method.inputs[i].kind.weight()) else { continue };

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use etx_ir::DType;
 use etx_ir::graph::{Type, ValueId};
-use etx_ir::mlx::{Access, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, TensorMeta, Tid, Vid};
+use etx_mlx::{Access, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, TensorMeta, Tid, Vid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 

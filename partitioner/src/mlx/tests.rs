@@ -1,4 +1,4 @@
-use etx_ir::mlx::{Access, Instr, IntOrVid, Program as MlxProgram, SlotRef};
+use etx_mlx::{Access, Instr, IntOrVid, Program as MlxProgram, SlotRef};
 use etx_ir::text::{self, NoFiles};
 
 use crate::backend::{Backend, Delegate, Partition, Payload};
@@ -467,7 +467,7 @@ fn channels_are_shuffled_as_they_lie() {
 }
 
 /// How many instructions a chain runs, those of `Scan`s once a step.
-fn launches(p: &MlxProgram, chain: usize, steps: &dyn Fn(&[etx_ir::mlx::Tid], i32) -> usize) -> usize {
+fn launches(p: &MlxProgram, chain: usize, steps: &dyn Fn(&[etx_mlx::Tid], i32) -> usize) -> usize {
     let one = |instr: &Instr| match instr {
         Instr::Scan { originals, body_chain_idx, scan_axis, .. } => {
             1 + steps(originals, *scan_axis) * launches(p, *body_chain_idx as usize, steps)
@@ -497,7 +497,7 @@ fn a_long_gated_delta_rule_runs_by_chunks() {
     };
     // 1024 steps are 16 chunks; six levels of a triangle of 64 rows are found by tables, which are constants.
     let by_chunk = rule("1024");
-    let of_chunks = |originals: &[etx_ir::mlx::Tid], _: i32| if originals[0].0 < by_chunk.num_constants { 6 } else { 16 };
+    let of_chunks = |originals: &[etx_mlx::Tid], _: i32| if originals[0].0 < by_chunk.num_constants { 6 } else { 16 };
     let chunked = launches(&by_chunk, 0, &of_chunks);
     let by_step = rule("8");
     let stepped = launches(&by_step, 0, &|_, _| 1024);

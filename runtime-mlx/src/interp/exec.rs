@@ -1,7 +1,7 @@
 //! One instruction.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, IntOrVid, IntOrVidOrTid, Tid, Vid, VidOrTid};
+use etx_mlx::{Instr, IntOrVid, IntOrVidOrTid, Tid, Vid, VidOrTid};
 
 use super::cache::Step;
 use super::{Machine, Scalar, scalar_i32};

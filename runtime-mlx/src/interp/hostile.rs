@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use etx_ir::DType;
-use etx_ir::mlx::{
+use etx_mlx::{
     FieldError, FieldKind, FieldSpec, FieldValue, FloatOrVid, INSTRUCTIONS, Instr, IntOrVid, IntOrVidOrTid, NamedSlot, Presence, Program,
     Scalar, ShapeDim, Slot, TensorMeta, Tid, Vid, VidOrTid,
 };

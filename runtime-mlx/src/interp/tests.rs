@@ -1,6 +1,6 @@
 use std::cell::Cell;
 
-use etx_ir::mlx::{Instr, NamedSlot, ShapeDim};
+use etx_mlx::{Instr, NamedSlot, ShapeDim};
 
 use super::*;
 use crate::cpu::Cpu;

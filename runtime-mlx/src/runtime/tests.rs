@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use etx_ir::mlx::{BACKEND, Instr, NamedSlot, Program, ShapeDim, Slot as MlxSlot, TensorMeta, Tid, Vid};
+use etx_mlx::{BACKEND, Instr, NamedSlot, Program, ShapeDim, Slot as MlxSlot, TensorMeta, Tid, Vid};
 use etx_ir::weights::TensorData;
-use etx_serializer::emit::{
+use etx_emit::{
     Constant, ConstantMethod, Delegate, DelegateOutput, Input, Method as Plan, Mutation, Package, TensorSpec, Value as V, emit,
 };
 use etx_serializer::mlx::encode;

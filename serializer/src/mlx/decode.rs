@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use etx_ir::DType;
-use etx_ir::mlx::{
+use etx_mlx::{
     FieldError, FieldKind, FieldSpec, FieldValue, FloatOrVid, Instr, InstrSpec, IntOrVid, IntOrVidOrTid, NamedSlot, Program, Scalar,
     ShapeDim, Slot, TensorMeta, Tid, Vid, VidOrTid,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use etx_ir::mlx::{
+use etx_mlx::{
     FieldValue, FloatOrVid, Instr, IntOrVid, IntOrVidOrTid, NamedSlot, Presence, Program, Scalar, ShapeDim, Slot, TensorMeta, VidOrTid,
 };
 use flatbuffers::{FlatBufferBuilder, Push, UnionWIPOffset, VOffsetT, WIPOffset};

@@ -1,4 +1,4 @@
-//! The payload of the MLX delegate: bytes to [`Program`](etx_ir::mlx::Program) and back.
+//! The payload of the MLX delegate: bytes to [`Program`](etx_mlx::Program) and back.
 //!
 //! ```text
 //!  0  4  zeros
@@ -8,7 +8,7 @@
 //! 24  …  FlatBuffer, root table MLXGraph, no identifier; zeros up to data_offset
 //! ```
 //!
-//! All little endian. There is no generated code: the table of instructions in [`etx_ir::mlx`] says for every field its
+//! All little endian. There is no generated code: the table of instructions in [`etx_mlx`] says for every field its
 //! wire id, kind and default, and [`encode`] and [`decode`] walk it. The layout of the other tables is in
 //! `schema.rs`.
 

@@ -3,7 +3,7 @@
 mod forms;
 
 use etx_ir::DType;
-use etx_ir::mlx::{
+use etx_mlx::{
     Access, FieldError, FieldKind, FieldSpec, FieldValue, FloatOrVid, INSTRUCTIONS, Instr, IntOrVid, IntOrVidOrTid, NamedSlot, Presence,
     Program, Scalar, ShapeDim, Slot, TensorMeta, Tid, Vid, VidOrTid,
 };

@@ -4,7 +4,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Type, ValueId};
-use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::{Expr, Func};
 
 use super::Cx;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_ir::mlx::{Instr, IntOrVid, Tid, Vid};
+use etx_mlx::{Instr, IntOrVid, Tid, Vid};
 use etx_ir::sym::{Dim, Expr, Func, Num, Symbol};
 use etx_ir::weights::TensorData;
 

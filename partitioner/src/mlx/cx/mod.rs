@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, Graph, NodeId, Type, ValueId};
-use etx_ir::mlx::{Instr, IntOrVid, Tid, Vid};
+use etx_mlx::{Instr, IntOrVid, Tid, Vid};
 use etx_ir::op;
 use etx_ir::program::{InputKind, Method, OutputKind, Program};
 use etx_ir::sym::{Expr, Symbol};
@@ -457,14 +457,14 @@ impl<'a> Cx<'a> {
     pub(crate) fn push(&mut self, instr: Instr) {
         if let Some(dtype) = dtype::result(&instr, &|t| self.dtype(t)) {
             instr.visit_slots(|slot, access| {
-                if let (etx_ir::mlx::SlotRef::Tensor(t), etx_ir::mlx::Access::Write) = (slot, access) {
+                if let (etx_mlx::SlotRef::Tensor(t), etx_mlx::Access::Write) = (slot, access) {
                     self.slots[t.0 as usize].dtype = dtype;
                 }
             });
         }
         if super::layout::is_channels_last(&instr, &|t| self.is_channels_last(t)) {
             instr.visit_slots(|slot, access| {
-                if let (etx_ir::mlx::SlotRef::Tensor(t), etx_ir::mlx::Access::Write) = (slot, access) {
+                if let (etx_mlx::SlotRef::Tensor(t), etx_mlx::Access::Write) = (slot, access) {
                     self.slots[t.0 as usize].channels_last = true;
                 }
             });
@@ -726,7 +726,7 @@ fn symbol_values(graph: &Graph) -> HashMap<Symbol, ValueId> {
 
 /// Whether MLX has the element type.
 pub(crate) fn accepted(t: DType) -> Result<(), String> {
-    if etx_ir::mlx::Program::accepts(t) {
+    if etx_mlx::Program::accepts(t) {
         return Ok(());
     }
     Err(match t {

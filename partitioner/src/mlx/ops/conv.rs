@@ -4,7 +4,7 @@
 //! parameters are transposed once, when the program is made.
 
 use etx_ir::graph::Arg;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};

@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, Type};
-use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 

@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, Type, ValueId};
-use etx_ir::mlx::{FloatOrVid, Instr, Tid};
+use etx_mlx::{FloatOrVid, Instr, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::consts::holds;
@@ -214,8 +214,8 @@ fn value_as_type<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId, t: DType) -> 
         Type::Int(e) => {
             // Through a float: exact up to 2^24, far beyond any size.
             let v = match cx.int(e)? {
-                etx_ir::mlx::IntOrVid::Int(n) => FloatOrVid::Float(n as f64),
-                etx_ir::mlx::IntOrVid::Vid(v) => FloatOrVid::Vid(v),
+                etx_mlx::IntOrVid::Int(n) => FloatOrVid::Float(n as f64),
+                etx_mlx::IntOrVid::Vid(v) => FloatOrVid::Vid(v),
             };
             Ok(cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type: t }))
         }

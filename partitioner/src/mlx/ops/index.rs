@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, ValueId};
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res, describe};

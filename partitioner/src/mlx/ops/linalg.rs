@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use etx_ir::mlx::{Instr, Tid};
+use etx_mlx::{Instr, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

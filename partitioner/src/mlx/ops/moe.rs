@@ -4,7 +4,7 @@
 //! known when the program runs, both forms are there and the program chooses (`mlx-ops.md` §2.15).
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 

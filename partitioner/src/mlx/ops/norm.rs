@@ -2,7 +2,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::{Dim, Expr};
 use etx_ir::weights::TensorData;
 

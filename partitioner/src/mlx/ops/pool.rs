@@ -6,7 +6,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::Arg;
-use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};

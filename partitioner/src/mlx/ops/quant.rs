@@ -7,7 +7,7 @@ mod weights;
 
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Dim;
 
 use super::super::call::{Call, Res};

@@ -1,7 +1,7 @@
 //! Random numbers, from random bits without a seed: they differ at every call.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};

@@ -3,7 +3,7 @@
 mod chunks;
 mod layers;
 
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::{Dim, Expr};
 
 use super::super::call::{Call, Res};

@@ -1,7 +1,7 @@
 //! Reductions and scans.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, Tid};
+use etx_mlx::{Instr, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};

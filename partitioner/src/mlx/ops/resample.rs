@@ -3,7 +3,7 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, TensorType, ValueId};
-use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 

@@ -5,7 +5,7 @@
 //! every step of the arithmetic are those of the reference (`mlx-ops.md` §2.15), so equal seeds give equal tokens.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

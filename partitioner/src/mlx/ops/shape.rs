@@ -1,7 +1,7 @@
 //! Operators that move elements without computing.
 
 use etx_ir::graph::Arg;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};

@@ -1,7 +1,7 @@
 //! Short-time Fourier transforms: windows by strides, times a matrix of sines and cosines.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, IntOrVid, Tid};
+use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
 use super::super::call::{Call, Res};

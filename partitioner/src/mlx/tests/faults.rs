@@ -1,7 +1,7 @@
 //! Programs of which the reference makes something wrong, or that fail when they run: what etx makes of them, or says.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, VidOrTid};
+use etx_mlx::{Instr, VidOrTid};
 
 use super::{lowered, main_names, refused};
 

@@ -471,9 +471,9 @@ fn gguf<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
 impl Quantised {
     /// A matrix as it is stored.
     fn plain(
-        w: etx_ir::mlx::Tid,
-        scales: etx_ir::mlx::Tid,
-        biases: Option<etx_ir::mlx::Tid>,
+        w: etx_mlx::Tid,
+        scales: etx_mlx::Tid,
+        biases: Option<etx_mlx::Tid>,
         group: i64,
         bits: i32,
         mode: &'static str,

@@ -1,7 +1,7 @@
 //! The gated delta rule in products of matrices, a chunk of time at once.
 
 use etx_ir::DType;
-use etx_ir::mlx::{Instr, Tid};
+use etx_mlx::{Instr, Tid};
 use etx_ir::sym::{Dim, Expr};
 use etx_ir::weights::TensorData;
 
