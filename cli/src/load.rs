@@ -6,7 +6,8 @@ use etx_ir::error::{Error, ErrorKind};
 use etx_ir::program::Program;
 use etx_ir::verify::verify;
 use etx_ir::weights::MappedFile;
-use etx_ir::{pt2, text};
+use etx_import::pt2;
+use etx_ir::text;
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::time::Instant;
 use etx::ir::eval::{self, Evaluator};
 use etx::ir::graph::Type;
 use etx::ir::program::{InputKind, Method, Program};
-use etx::ir::{DType, pt2};
+use etx::import::pt2;
+use etx::ir::DType;
 
 use crate::case::{Case, Kind, Step, Value};
 use crate::check::{Outcome, Stage, Variant, agree};

@@ -13,7 +13,7 @@ use etx_import::pt2;
 use etx_ir::weights::TensorData;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
 
 fn load(name: &str) -> Program {

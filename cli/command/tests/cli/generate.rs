@@ -3,7 +3,8 @@
 use std::fs;
 
 use etx::ir::eval::{self, Evaluator};
-use etx::ir::{DType, pt2};
+use etx::import::pt2;
+use etx::ir::DType;
 use etx::runtime::{Runtime, Tensor};
 use serde_json::json;
 

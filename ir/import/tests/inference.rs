@@ -102,7 +102,7 @@ fn programs(below: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn inferred_types_are_those_the_exporter_recorded() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut paths = Vec::new();
     for folder in ["tests/fixtures", "examples"] {
         programs(&root.join(folder), &mut paths);
