@@ -101,6 +101,8 @@ pub(crate) struct Cx<'a> {
     finite: BTreeMap<&'a str, TensorData>,
     /// Whether lowerings may look at the bytes of weights: when a program is made, not when a verdict is asked for.
     pub(crate) reads_weights: bool,
+    /// Sizes of inputs that have no upper bound are at most this.
+    pub(crate) max_size: i64,
 }
 
 /// Who uses a constant: by the names it was asked for under, and whether tables, and whether others, read it.
@@ -161,6 +163,7 @@ impl<'a> Cx<'a> {
             zero_points: Vec::new(),
             finite: BTreeMap::new(),
             reads_weights: false,
+            max_size: super::DEFAULT_MAX_SIZE.into(),
         };
         for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
             if let (Arg::Value(new), OutputKind::StateMutation(i)) = (out, kind)
