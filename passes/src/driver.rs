@@ -14,7 +14,7 @@ use crate::canonicalise::Canonicalise;
 use crate::collapse::CollapseViews;
 use crate::cse::Cse;
 use crate::dce::Dce;
-use crate::decompose::Decompose;
+use crate::decompose::{Decompose, ReduceSelections};
 use crate::fold::{Constants, FoldConstants, FoldScalars};
 use crate::functionalise::Functionalise;
 use crate::inline::InlineWrappers;
@@ -209,7 +209,9 @@ impl<'p> Pipeline<'p> {
     /// asked as [`Decompose`] says.
     #[must_use]
     pub fn for_backend(self, accepts: impl Fn(&Program, &Method) -> Vec<bool> + 'p) -> Self {
-        self.then(Decompose::new(accepts)).then_all(Self::tidy()).then(Precompute).then(Dce)
+        // Again for reductions that stood in what was taken apart.
+        let reduced = self.then(ReduceSelections).then(Dce).then(Decompose::new(accepts)).then(ReduceSelections);
+        reduced.then_all(Self::tidy()).then(Precompute).then(Dce)
     }
 
     /// Adds a pass at the end.

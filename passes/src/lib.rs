@@ -19,6 +19,7 @@
 //! | [`Dce`] | what nobody uses is gone, effects and written state excepted |
 //! | [`FuseRmsNorm`] | RMS normalisation written as arithmetic is one call |
 //! | [`Quantize`](quantize::Quantize) | weights that rules name are codes and scales, dequantised before each use (only where asked for) |
+//! | [`ReduceSelections`] | a reduction of what a mask selects is one of all elements, of which the others change nothing |
 //! | [`Decompose`] | what the backend refuses is taken apart by formula, call by call |
 //! | [`Precompute`] | small tensors that exact operators make of numbers alone are constants |
 //!
@@ -89,7 +90,7 @@ pub use canonicalise::{Canonicalise, is_respelled};
 pub use collapse::CollapseViews;
 pub use cse::Cse;
 pub use dce::Dce;
-pub use decompose::{Decompose, Verdicts, has_formula};
+pub use decompose::{Decompose, ReduceSelections, Verdicts, has_formula};
 pub use driver::{Context, Dump, Options, Pass, PassReport, Pipeline, Report, Sink, When};
 pub use effects::removable;
 pub use fold::{FoldConstants, FoldScalars};

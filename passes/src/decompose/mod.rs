@@ -24,6 +24,7 @@ mod products;
 mod quantise;
 mod random;
 mod reduce;
+mod selections;
 mod several;
 mod shape;
 mod special;
@@ -44,6 +45,7 @@ use crate::driver::{Context, Pass};
 use crate::effects::removable;
 use crate::fold::Constants;
 use crate::rewrite::{Patch, Site, Sweep};
+pub use selections::ReduceSelections;
 
 /// A formula: what stands for the call instead, if it applies to its arguments.
 pub(crate) type Formula = fn(&mut Site<'_>) -> Result<Option<Patch>, Error>;

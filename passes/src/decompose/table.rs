@@ -72,6 +72,7 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.mean.dim")], reduce::mean),
     (&[op!("aten.all.dims")], reduce::all),
     (&[op!("aten.histc.default")], reduce::histc),
+    (&[op!("aten.nonzero_static.default")], index::nonzero_static),
     // Writing by index.
     (&[op!("aten.index_put.default")], index::index_put),
     (&[op!("aten.index_fill.int_Scalar"), op!("aten.index_fill.int_Tensor")], index::index_fill),

@@ -30,7 +30,10 @@ pub(super) const OPERATORS: &[Operator] = &[
 fn indices<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId) -> Res<Tid> {
     match call.graph.tensor(v) {
         Some(t) if t.dtype.is_int() && t.dtype != DType::UInt8 => cx.tensor(v),
-        _ => Err(Refusal::new(format!("{} is a mask, whose result has no size known at export", describe(call.graph, v)))),
+        _ => {
+            let what = format!("{} is a mask, whose result has no size known at export", describe(call.graph, v));
+            Err(Refusal::new(what).remedy("keep a result of fixed size (torch.where), or reduce what is selected (sum, mean, amax)"))
+        }
     }
 }
 

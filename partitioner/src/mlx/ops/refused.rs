@@ -3,10 +3,15 @@
 /// Families of operators, their names without `aten.` and separated by blanks; a reason; a remedy.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
-        "nonzero nonzero_numpy nonzero_static argwhere masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive bincount \
+        "nonzero nonzero_numpy argwhere masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive bincount \
          where.default",
         "the size of the result, or what stands where in it, depends on values",
         "keep a result of fixed size: torch.where, masked_fill or masked_scatter",
+    ),
+    (
+        "repeat_interleave.Tensor repeat_interleave.self_Tensor",
+        "how long the result is depends on values",
+        "give its length as output_size, if it is known",
     ),
     (
         "mode histogram.bin_ct histogram.bins_tensor",
