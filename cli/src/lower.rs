@@ -1,13 +1,15 @@
 //! The main job: program in, `.pte` out.
 
-mod assumed;
 mod sharing;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
 
+use etx_ir::conditions;
 use etx_ir::program::{Method, Program};
+use etx_ir::sym::Ranges;
 use etx_partitioner::backend::{Backend, Partition};
 use etx_partitioner::cluster::divide;
 use etx_partitioner::report::{MethodReport, RefusedNode};
@@ -21,7 +23,7 @@ use crate::package;
 
 /// A size without an upper bound is taken to be at most this, unless [`Lowering::max_size`] says more or less: a plan needs a number
 /// for its memory.
-pub const DEFAULT_MAX_SIZE: u32 = 4096;
+pub const DEFAULT_MAX_SIZE: u32 = etx_partitioner::mlx::DEFAULT_MAX_SIZE;
 
 /// Why a program was not lowered.
 #[derive(Debug)]
@@ -83,7 +85,8 @@ impl std::error::Error for Error {}
 pub struct Lowering<'p> {
     pipeline: Pipeline<'p>,
     options: Options<'p>,
-    backend: Box<dyn Backend + 'p>,
+    /// MLX if none is given.
+    backend: Option<Box<dyn Backend + 'p>>,
     constants: Vec<ConstantMethod>,
     quantize: Option<Quantize>,
     max_size: u32,
@@ -101,7 +104,7 @@ impl<'p> Lowering<'p> {
         Self {
             pipeline: Pipeline::standard(),
             options: Options::default(),
-            backend: Box::new(etx_partitioner::mlx::Mlx::new()),
+            backend: None,
             constants: Vec::new(),
             quantize: None,
             max_size: DEFAULT_MAX_SIZE,
@@ -144,7 +147,7 @@ impl<'p> Lowering<'p> {
     /// For another backend.
     #[must_use]
     pub fn backend(mut self, backend: impl Backend + 'p) -> Self {
-        self.backend = Box::new(backend);
+        self.backend = Some(Box::new(backend));
         self
     }
 
@@ -169,6 +172,7 @@ impl<'p> Lowering<'p> {
     /// See [`Error`]. What cannot be delegated is collected over all methods first.
     pub fn run(self, program: Program) -> Result<Lowered, Error> {
         let Self { pipeline, options, backend, constants, quantize, max_size } = self;
+        let backend = backend.unwrap_or_else(|| mlx(max_size));
         let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
@@ -183,9 +187,10 @@ impl<'p> Lowering<'p> {
                     number += 1;
                 }
                 package.methods.push(package::method(&program, method, &delegates, max_size)?);
+                package.named_data.extend(package::conditions(method, max_size)?);
             }
-            report.unbounded.extend(package::unbounded(method));
-            report.assumed.extend(assumed::of(method));
+            report.unbounded.extend(package::unbounded(&program, method, &delegates, max_size)?);
+            report.fixed.extend(package::fixed(method));
             report.methods.push(MethodReport::new(&method.name, &method.graph, &division, &delegates));
             for d in delegates {
                 ties.note(&method.name, &d);
@@ -206,7 +211,31 @@ impl<'p> Lowering<'p> {
     /// # Errors
     /// What the passes find.
     pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
-        rewrite(self.pipeline, self.options, self.backend.as_ref(), self.quantize.as_ref(), program)
+        let backend = self.backend.unwrap_or_else(|| mlx(self.max_size));
+        rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), program)
+    }
+}
+
+fn mlx<'p>(max_size: u32) -> Box<dyn Backend + 'p> {
+    Box::new(etx_partitioner::mlx::Mlx::new().max_size(max_size))
+}
+
+/// Narrows the bounds of a method's symbols by what the exporter took for granted; notes both.
+fn take_for_granted(method: &mut Method, report: &mut Report) {
+    let before: Ranges = method.ranges.clone();
+    // The exporter says some of them more than once.
+    let mut said = BTreeSet::new();
+    for guard in conditions::open(method, &before).filter(|guard| said.insert(&guard.text)) {
+        let (method, condition) = (method.name.to_string(), guard.text.to_string());
+        report.assumed.push(Assumed { method, condition, checked: guard.condition.is_some() });
+    }
+    conditions::narrow(method);
+    for symbol in method.ranges.0.keys() {
+        let range = method.ranges.of(symbol);
+        if range != before.of(symbol) {
+            let (method, symbol) = (method.name.to_string(), symbol.to_string());
+            report.narrowed.push(Narrowed { method, symbol, min: range.min, max: range.max });
+        }
     }
 }
 
@@ -218,6 +247,10 @@ fn rewrite(
     mut program: Program,
 ) -> Result<(Program, Report), Error> {
     let start = Instant::now();
+    let mut report = Report::default();
+    for method in &mut program.methods {
+        take_for_granted(method, &mut report);
+    }
     // Nodes that disappear into others count as accepted, whatever would become of them alone.
     let accepts = |program: &Program, method: &Method| -> Vec<bool> {
         let mut accepted = vec![true; method.graph.node_bound()];
@@ -230,8 +263,7 @@ fn rewrite(
         pipeline = pipeline.then(quantize.clone());
     }
     let done = pipeline.for_backend(accepts).run(&mut program, &mut options)?;
-    let mut report =
-        Report { quantized: quantize.map_or_else(Vec::new, |q| q.plan().iter().map(QuantizedWeight::new).collect()), ..Report::default() };
+    report.quantized = quantize.map_or_else(Vec::new, |q| q.plan().iter().map(QuantizedWeight::new).collect());
     for run in &done.passes {
         report.note(run);
     }
@@ -256,9 +288,15 @@ pub struct Report {
     pub methods: Vec<MethodReport>,
     /// Sizes of inputs for which the program gives no upper bound.
     pub unbounded: Vec<Unbounded>,
-    /// What the exporter took for granted of sizes and numbers that are left open, and files cannot check.
+    /// What the exporter took for granted of sizes and numbers that are left open, beyond their bounds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub assumed: Vec<Assumed>,
+    /// Symbols whose bounds are narrower by that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub narrowed: Vec<Narrowed>,
+    /// Inputs that are no tensors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<Fixed>,
     /// State that several methods have, each for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub separate_state: Vec<SeparateState>,
@@ -347,15 +385,49 @@ pub struct Unbounded {
     pub dim: usize,
     /// The symbol.
     pub symbol: String,
+    /// Memory is planned for this many elements.
+    pub planned_for: u64,
+    /// Bytes that are planned for the method.
+    pub planned_bytes: u64,
+    /// Bytes fewer that it would be for one element fewer.
+    pub bytes_per_element: u64,
 }
 
-/// A condition under which a method is the program that was exported: PyTorch refuses other calls, files of ExecuTorch take them.
+/// A condition under which a method is the program that was exported. PyTorch and etx refuse other calls; ExecuTorch takes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Assumed {
     /// The method.
     pub method: String,
     /// The condition, as the exporter wrote it.
     pub condition: String,
+    /// Whether etx checks it when the method is called.
+    pub checked: bool,
+}
+
+/// Bounds of a symbol that are narrower than the exporter says, by its own conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Narrowed {
+    /// The method.
+    pub method: String,
+    /// The symbol.
+    pub symbol: String,
+    /// Its smallest value.
+    pub min: Option<i64>,
+    /// Its largest value.
+    pub max: Option<i64>,
+}
+
+/// An input that is an integer, a number or a boolean. The runtime of ExecuTorch takes the value that is in the file, and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fixed {
+    /// The method.
+    pub method: String,
+    /// The input.
+    pub input: String,
+    /// The value in the file.
+    pub value: String,
+    /// Whether the program was exported for other values, too.
+    pub open: bool,
 }
 
 /// What one pass did to one method, over all rounds.

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The caller's arguments do not fit the method.
     Argument,
+    /// The sizes or numbers of a call are not those for which the program was exported.
+    Condition,
     /// The file or a program in it is malformed.
     Format,
     /// The operating system refused to read the file.
@@ -84,6 +86,10 @@ impl Error {
 
     pub(crate) fn argument(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Argument, message)
+    }
+
+    pub(crate) fn condition(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Condition, message)
     }
 
     pub(crate) fn unset(message: impl Into<String>) -> Self {

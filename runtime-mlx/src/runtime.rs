@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use etx_ir::DType;
+use etx_ir::conditions::{self, Conditions, Given};
 use etx_ir::mlx::BACKEND;
 use etx_serializer::mlx::decode_window;
 use etx_serializer::pte::PteFile;
@@ -105,6 +106,8 @@ pub struct Method<E: Engine = Cpu> {
     machines: Vec<Option<Machine<E>>>,
     kernels: Kernels,
     memory: Memory,
+    /// What must hold of the inputs, if the file says so.
+    conditions: Option<Conditions>,
 }
 
 impl<E: Engine> Method<E> {
@@ -136,7 +139,8 @@ impl<E: Engine> Method<E> {
     /// a tensor of rank 0 is taken for one.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] when the inputs do not fit; otherwise what the failing instruction says, with its place.
+    /// [`ErrorKind::Condition`] before anything is computed when the program was not exported for inputs of these sizes,
+    /// [`ErrorKind::Argument`] when the inputs do not fit otherwise; else what the failing instruction says, with its place.
     pub fn execute(&mut self, inputs: &[Value]) -> Result<Vec<Value>> {
         let place = format!("method `{}`", self.plan.name);
         self.call(inputs).map_err(|e| e.within(place))
@@ -185,12 +189,16 @@ impl<E: Engine> Method<E> {
         if inputs.len() != self.plan.inputs.len() {
             return Err(Error::argument(format!("{} inputs given, {} are needed", inputs.len(), self.plan.inputs.len())));
         }
+        if let Some(conditions) = &self.conditions {
+            let given: Vec<Given<'_>> = inputs.iter().map(given).collect();
+            conditions.check(&given).map_err(|broken| Error::condition(format!("{}\nhelp: {}", broken.what, broken.help)))?;
+        }
         let mut values = self.state.clone();
         for (i, (&index, value)) in self.plan.inputs.iter().zip(inputs).enumerate() {
             let value = accept(self.slot(index)?, value).map_err(|e| e.within(format!("input {i}")))?;
             put(&mut values, index, value)?;
         }
-        let Self { plan, slots, state, machines, kernels, memory } = self;
+        let Self { plan, slots, state, machines, kernels, memory, .. } = self;
         let mut steps = 0;
         for (c, chain) in plan.chains.iter().enumerate() {
             let mut at = 0;
@@ -286,6 +294,19 @@ fn put(values: &mut [Option<Value>], index: i32, value: Value) -> Result<()> {
     }
 }
 
+/// What conditions know of an input. Where a number is expected, a tensor of rank 0 may stand for it.
+fn given(value: &Value) -> Given<'_> {
+    match value {
+        Value::Tensor(t) if t.rank() > 0 => Given::Sizes(t.shape()),
+        Value::Tensor(t) => match unwrap_scalar(t) {
+            Ok(Value::Int(n)) => Given::Number(n),
+            _ => Given::Other,
+        },
+        Value::Int(n) => Given::Number(*n),
+        _ => Given::Other,
+    }
+}
+
 /// The argument as the slot wants it.
 fn accept(slot: &Slot, value: &Value) -> Result<Value> {
     let scalar = match value {
@@ -298,7 +319,11 @@ fn accept(slot: &Slot, value: &Value) -> Result<Value> {
                 && t.shape().iter().zip(shape).all(|(&have, &want)| if *dynamic { have as u64 <= want } else { have as u64 == want });
             if t.dtype() != *dtype || !fits {
                 let most = if *dynamic { "at most " } else { "" };
-                return Err(Error::argument(format!("{most}{dtype}{shape:?} is needed, found {}{:?}", t.dtype(), t.shape())));
+                let what = format!("{most}{dtype}{shape:?} is needed, found {}{:?}", t.dtype(), t.shape());
+                // Of the right kind, but of a size for which the program was not exported.
+                let sizes = t.dtype() == *dtype && t.rank() == shape.len();
+                let help = "give inputs of such sizes, or export the model again with dynamic_shapes that allow these";
+                return Err(if sizes { Error::condition(format!("{what}\nhelp: {help}")) } else { Error::argument(what) });
             }
         }
         // The file does not say what it is; whoever takes it will.
@@ -417,7 +442,15 @@ impl Loader<'_> {
             }
         }
         let state = slots.iter().map(|s| s.initial.clone()).collect();
-        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory })
+        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory, conditions: self.conditions()? })
+    }
+
+    /// What must hold of the inputs; nothing is said in files of ExecuTorch.
+    fn conditions(&self) -> Result<Option<Conditions>> {
+        let Some(window) = self.file.named_data(&conditions::key(&self.plan.name)) else { return Ok(None) };
+        let text = std::str::from_utf8(window.bytes()).map_err(|e| e.to_string());
+        let read = text.and_then(Conditions::parse);
+        read.map(Some).map_err(|e| Error::format(e).within("conditions on the inputs"))
     }
 
     /// Lists everything the method needs that is not there; `lacks` are the kernels.

@@ -16,6 +16,7 @@ use etx::serializer::emit::{Constant, ConstantMethod};
 use etx::serializer::file::NewFile;
 use serde_json::Value as Json;
 
+use super::notes;
 use super::progress::Progress;
 use super::quantized;
 use super::{Bytes, Count, Failure, check_target, to_json, write_file};
@@ -92,9 +93,6 @@ enum Backend {
     /// ExecuTorch's MLX delegate, for Apple hardware
     Mlx,
 }
-
-/// So many conditions that were taken for granted are named.
-const MAX_ASSUMED: usize = 5;
 
 const EXAMPLE: &str = "Example:
   etx lower model.pt2 --backend mlx -o model.pte --report report.json
@@ -223,25 +221,15 @@ impl Opts {
         if let Some(line) = shared(&report) {
             progress.done(format_args!("{line}"));
         }
-        for open in &report.unbounded {
-            progress.done(format_args!(
-                "note: {}: no upper bound is known for dimension {} of {} ({}); planned for up to {} (--max-size)",
-                open.method, open.dim, open.input, open.symbol, self.max_size
-            ));
+        for note in notes::of_inputs(&report) {
+            // Nobody is left to tell when this fails.
+            let _ = writeln!(io::stderr(), "note: {note}");
         }
         for method in &report.methods {
             for place in &method.random {
                 let unless = "export the model in eval mode if that is for training only";
                 progress.done(format_args!("note: {}: {place} draws random numbers, others at every call; {unless}", method.method));
             }
-        }
-        for (i, assumed) in report.assumed.iter().enumerate() {
-            if i == MAX_ASSUMED {
-                progress.done(format_args!("note: {} more such conditions (--report)", report.assumed.len() - i));
-                break;
-            }
-            progress
-                .done(format_args!("note: {}: exported for calls with {}; the file takes others, too", assumed.method, assumed.condition));
         }
         for state in &report.separate_state {
             let (writers, readers) = (state.writers.join(", "), state.readers.join(", "));

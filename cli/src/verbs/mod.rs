@@ -4,6 +4,7 @@
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod lower;
+mod notes;
 pub(crate) mod ops;
 pub(crate) mod print;
 mod progress;

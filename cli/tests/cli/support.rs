@@ -80,6 +80,13 @@ impl Done {
         self.stdout
     }
 
+    /// It did what was asked, with notes beside, which are returned.
+    #[track_caller]
+    pub(crate) fn noted(self) -> String {
+        assert!(self.status == Some(0) && self.stderr.starts_with("note: "), "{self:?}");
+        self.stderr
+    }
+
     /// It refused the input with one error, which is returned.
     #[track_caller]
     pub(crate) fn bad(self) -> String {

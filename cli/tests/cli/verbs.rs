@@ -370,9 +370,69 @@ fn conditions_of_the_exporter_that_files_do_not_check_are_reported() {
     let folder = Folder::new();
     let guards = "guard \"L['x'].size()[1] >= 1\"\n  guard \"L['x'].size()[1]*L['x'].size()[1] == 64\"\n";
     folder.write("assumed.etir", OPEN.replace("  input", &format!("  {guards}  input")));
-    folder.etx(args!["lower", "assumed.etir", "-o", "a.pte", "--report", "r.json"]).good();
+    folder.etx(args!["lower", "assumed.etir", "-o", "a.pte", "--report", "r.json"]).noted();
     let assumed = json(fs::read(folder.path("r.json")).unwrap())["assumed"].clone();
-    assert_eq!(assumed, serde_json::json!([{ "method": "forward", "condition": "L['x'].size()[1]*L['x'].size()[1] == 64" }]));
+    let condition = "L['x'].size()[1]*L['x'].size()[1] == 64";
+    assert_eq!(assumed, serde_json::json!([{ "method": "forward", "condition": condition, "checked": true }]));
+}
+
+#[test]
+fn calls_that_the_program_was_not_exported_for_are_refused() {
+    let folder = Folder::new();
+    let guards: Vec<String> =
+        ["L['x'].size()[1] % 2 == 0", "math.trunc(0.5*torch.sym_float(L['x'].size()[1])) >= 3", "L['x'].stride()[0] == 1"]
+            .iter()
+            .map(|g| format!("  guard \"{g}\"\n"))
+            .collect();
+    folder.write("guarded.etir", OPEN.replace("  input", &format!("{}  input", guards.concat())));
+    let lowered = folder.etx(args!["lower", "guarded.etir", "-o", "a.pte"]);
+    for expected in [
+        "note: forward: exported for calls with L['x'].size()[1] % 2 == 0\n",
+        "exported for calls with L['x'].stride()[0] == 1 (`etx run` cannot check this one)\n",
+        "note: forward: by these conditions, s0 is 6 or more\n",
+        "note: `etx run` refuses other calls",
+        "planned for up to 4096 (--max-size), 65.5 kB in all, 16 B an element",
+    ] {
+        assert!(lowered.stderr.contains(expected), "{}", lowered.stderr);
+    }
+    let call = |width: u64| {
+        let x = TensorData::inline(etx::ir::DType::Float32, vec![2, width], vec![0; 8 * width as usize]).unwrap();
+        folder.write("in.safetensors", safetensors::encode(&BTreeMap::from([("input_0".to_owned(), x)])).unwrap());
+        folder.etx(args!["run", "a.pte", "--inputs", "in.safetensors"])
+    };
+    call(8).good();
+    for (width, expected) in [
+        (7, "the program was exported for calls with s0 % 2 == 0; s0 is 7 (dimension 1 of input_0)\nhelp: "),
+        (4, "dimension 1 of input_0 (s0) is 4, and the program was exported for 6 or more\nhelp: "),
+        (4098, "is 4098, and memory is planned for at most 4096\nhelp: lower the program again with --max-size 4098"),
+    ] {
+        let refused = call(width);
+        assert_eq!(refused.status, Some(2));
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn inputs_that_are_no_tensors_are_reported() {
+    const FIXED: &str = "etir 1
+method \"forward\" functional {
+  symbol s1 [3..9]
+  input %x : f32[2] = user
+  input %n : int(s1) = user
+  input = literal \"\" True
+  %y : f32[2] = aten.mul.Scalar(%x, %n)
+  return %y
+}
+";
+    let folder = Folder::new();
+    folder.write("fixed.etir", FIXED);
+    let lowered = folder.etx(args!["lower", "fixed.etir", "-o", "a.pte"]);
+    for expected in [
+        "note: forward: n is left open: `etx run` takes any value, ExecuTorch only 3, the one in the file\n",
+        "note: forward: input_2 was fixed to true when the program was exported: no other value is accepted\n",
+    ] {
+        assert!(lowered.stderr.contains(expected), "{}", lowered.stderr);
+    }
 }
 
 const OPEN: &str = "etir 1
@@ -389,9 +449,16 @@ fn sizes_without_an_upper_bound_are_planned_for_and_reported() {
     let folder = Folder::new();
     folder.write("open.etir", OPEN);
     for (more, size) in [(Vec::new(), 4096), (args!["--max-size", "64"].to_vec(), 64)] {
-        folder.etx(args!["lower", "open.etir", "-o", "a.pte", "--report", "r.json"].into_iter().chain(more)).good();
+        folder.etx(args!["lower", "open.etir", "-o", "a.pte", "--report", "r.json"].into_iter().chain(more)).noted();
         let open = json(fs::read(folder.path("r.json")).unwrap())["unbounded"].clone();
-        assert_eq!(open, serde_json::json!([{ "method": "forward", "input": "x", "dim": 1, "symbol": "s0" }]));
+        let bytes = size * 2 * 4 * 2;
+        assert_eq!(
+            open,
+            serde_json::json!([{
+                "method": "forward", "input": "x", "dim": 1, "symbol": "s0",
+                "planned_for": size, "planned_bytes": bytes, "bytes_per_element": 16
+            }])
+        );
         let shown = folder.etx(args!["inspect", "a.pte"]).good();
         assert!(shown.contains(&format!("{size}]")), "{shown}");
     }
