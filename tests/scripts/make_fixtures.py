@@ -13,6 +13,7 @@ import case
 import cases.audio
 import cases.caches
 import cases.chance
+import cases.conditions
 import cases.core
 import cases.dtypes
 import cases.layers
