@@ -366,7 +366,9 @@ fn check_input(meta: &TensorMeta, tensor: &Tensor) -> Result<()> {
     // ExecuTorch gives such a tensor strides that the delegate takes for those of a view.
     if fits && tensor.shape().iter().skip(1).any(|&n| n == 0) {
         let shape = tensor.shape();
-        return Err(Error::argument(format!("the delegate refuses inputs of shape {shape:?}: only the first axis may be without elements")));
+        return Err(Error::argument(format!(
+            "the delegate refuses inputs of shape {shape:?}: only the first axis may be without elements"
+        )));
     }
     if fits {
         return Ok(());

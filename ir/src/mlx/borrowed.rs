@@ -220,7 +220,8 @@ mod tests {
         let chains = [main, vec![Instr::IdCopy { x: X, out: STATE }], vec![]];
         let found = borrowed(&chains, 0, &[OUT], &|t| t == X, &|t| t == STATE);
         assert_eq!(found.get(&STATE), Some(&Borrowed::Sharing));
-        let scan = Instr::Scan { originals: vec![X], sliced: vec![T], outputs: vec![OUT], carry: vec![STATE], body_chain_idx: 1, scan_axis: 0 };
+        let scan =
+            Instr::Scan { originals: vec![X], sliced: vec![T], outputs: vec![OUT], carry: vec![STATE], body_chain_idx: 1, scan_axis: 0 };
         let chains = [vec![scan], vec![Instr::Add { a: STATE, b: T, out: STATE }, double(T, OUT)]];
         let found = borrowed(&chains, 0, &[OUT], &|t| t == X, &|t| t == STATE);
         assert_eq!(found.get(&STATE), Some(&Borrowed::Waiting));

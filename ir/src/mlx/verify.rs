@@ -517,7 +517,8 @@ impl<'v, 'p> Flow<'v, 'p> {
         if let Instr::SliceUpdate { dst, .. } | Instr::IndexCopy { dst, .. } = instr
             && matches!(self.program.space_of(*dst), Some((Space::Constant, _)))
         {
-            let message = format!("{} takes the constant {} as `dst`, which the delegate refuses", instr.name(), self.program.slot_name(*dst));
+            let message =
+                format!("{} takes the constant {} as `dst`, which the delegate refuses", instr.name(), self.program.slot_name(*dst));
             self.verifier.say(ProblemKind::Write, Some(place), message);
         }
         for slot in writes {

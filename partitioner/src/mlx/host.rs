@@ -29,7 +29,8 @@ pub(super) fn prepare(cx: &mut Cx<'_>, outputs: &[SlotRef]) -> Res {
 fn own_state(cx: &mut Cx<'_>, outputs: &[SlotRef]) -> Res {
     let outputs: Vec<Tid> = outputs.iter().filter_map(|s| if let SlotRef::Tensor(t) = s { Some(*t) } else { None }).collect();
     let is = |t: Tid, of: fn(&Origin) -> bool| cx.slots.get(t.0 as usize).is_some_and(|s| of(&s.origin));
-    let found = borrowed(&cx.chains, 0, &outputs, &|t| is(t, |o| matches!(o, Origin::Input(_))), &|t| is(t, |o| matches!(o, Origin::Buffer(_))));
+    let found =
+        borrowed(&cx.chains, 0, &outputs, &|t| is(t, |o| matches!(o, Origin::Input(_))), &|t| is(t, |o| matches!(o, Origin::Buffer(_))));
     for (state, how) in found {
         if how == Borrowed::Sharing {
             let condition = cx.scalar(1.0, DType::Bool)?;
@@ -58,7 +59,9 @@ fn operands(cx: &mut Cx<'_>) {
         }
     }
     for (t, slot) in (0u32..).map(Tid).zip(&cx.slots) {
-        if matches!(slot.origin, Origin::Constant { .. } | Origin::Input(_)) || (matches!(slot.origin, Origin::Buffer(_)) && !replaced.contains(&t)) {
+        if matches!(slot.origin, Origin::Constant { .. } | Origin::Input(_))
+            || (matches!(slot.origin, Origin::Buffer(_)) && !replaced.contains(&t))
+        {
             dense.insert(t);
         }
     }

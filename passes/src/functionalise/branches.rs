@@ -44,7 +44,10 @@ impl Walk<'_> {
             return false;
         }
         if !branches {
-            self.refuse(node, "its body writes to what it was given: carry the new value from round to round instead, and assign it after the loop");
+            self.refuse(
+                node,
+                "its body writes to what it was given: carry the new value from round to round instead, and assign it after the loop",
+            );
             return false;
         }
         self.branches_that_write(node, n, list, &written);

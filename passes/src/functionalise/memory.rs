@@ -13,10 +13,7 @@ use crate::calls::{args, ints, wrap};
 
 /// Whether the operator looks at the memory behind its first operand.
 pub(crate) fn reads_memory(op: OpId) -> bool {
-    is_op!(
-        op,
-        "aten.as_strided.default" | "aten.as_strided_.default" | "aten.as_strided_copy.default" | "aten.as_strided_scatter.default"
-    )
+    is_op!(op, "aten.as_strided.default" | "aten.as_strided_.default" | "aten.as_strided_copy.default" | "aten.as_strided_scatter.default")
 }
 
 impl Walk<'_> {
@@ -91,7 +88,9 @@ impl Walk<'_> {
         let (permute, clone) = (op!("aten.permute.default"), op!("aten.clone.default"));
         let contiguous = Arg::MemoryFormat(1);
         let (mut parent, mut value) = (owner, value);
-        for (op, rest, inverse) in [(permute, ints(order.iter().map(|&a| a as i64)), Inverse::Permute(back)), (clone, contiguous, Inverse::Copy)] {
+        for (op, rest, inverse) in
+            [(permute, ints(order.iter().map(|&a| a as i64)), Inverse::Permute(back)), (clone, contiguous, Inverse::Copy)]
+        {
             let list = if op == clone { args(op, [value], &[("memory_format", rest)]) } else { args(op, [value, rest], &[]) };
             value = self.emit(node, op, list.clone(), ty.clone());
             let step = Step { op, args: list, from: 0, output: 0, types: vec![ty.clone()], inverse };

@@ -277,7 +277,9 @@ pub(crate) fn index_copy(dst: &mut Tensor, update: &Tensor, index: &Tensor, axis
     let memory = index.storage_elements::<i64>().get(index.offset()..).unwrap_or_default();
     let read = memory.get(..index.numel()).ok_or_else(|| {
         let (n, have) = (index.numel(), memory.len());
-        Error::range(format!("IndexCopy reads {n} indices one after the other from where its view begins, and the memory there ends after {have}"))
+        Error::range(format!(
+            "IndexCopy reads {n} indices one after the other from where its view begins, and the memory there ends after {have}"
+        ))
     })?;
     let at = read.iter().map(|&i| place(i, dst.shape()[axis])).collect::<Result<Vec<_>>>()?;
     if at.is_empty() {

@@ -196,7 +196,7 @@ class parameter_written(nn.Module):
         return before, self.weight * 2
 
 
-@case(steps=lambda: [call(torch.tensor(v)) for v in ([1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [3.0, 0.25, 1.0], [-4.0, 1.0, 2.0])])
+@case(steps=lambda: [call(torch.tensor(v)) for v in ([1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [3.0, 0.25, 1.0], [-4.0, 1.0, 2.0])], bare=True)
 class branches_write_buffers(nn.Module):
     """Branches that write to buffers, to views of them, to tensors of the call: both, one of them, a branch inside a branch, by what a buffer says; read afterwards through every alias."""
 
@@ -257,3 +257,22 @@ class branches_write_buffers(nn.Module):
         d = torch.cond(x[0] > 0, by_row, by_left, (x, row, left))
         e = torch.cond(x[1] > 0, write, lambda a, b: a - b, (local, local))
         return a, b, c, d, e, local, part, row + 0, left * 1, self.sum + 0, self.scale * 1
+
+
+@case(steps=lambda: [call(torch.tensor([[2, 0], [0, 1], [1, 2]]), torch.tensor([2, 1, 0]), torch.tensor(1, dtype=torch.int32), torch.randn(3, 2)) for _ in range(2)], bare=True)
+class places_seen_through_views(nn.Module):
+    """Copies to places that are a column, a row, every second one, reversed or computed of what is repeated, into constants, buffers and what they hold themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(3, 2))
+        self.register_buffer("cache", torch.zeros(3, 2))
+        self.register_buffer("row", torch.arange(3.0))
+
+    def forward(self, i, j, s, x):
+        column, turned = i[:, 0], i.t()
+        self.cache.index_copy_(0, column, x)
+        self.row.copy_(self.row.index_copy(0, j, self.row))
+        places = (column, turned[1], i.flatten()[::2] % 3, j.flip(0), (s.expand(3) * s.expand(3)).long())
+        copies = [x.index_copy(0, at, -x) for at in places]
+        return (*copies, self.table.index_copy(0, column, x), self.table.slice_scatter(x[:2], 0, 1, 3), self.cache * 1, self.row + 0)
