@@ -565,7 +565,12 @@ impl<'g> Walk<'g> {
         }
         let mut n = n;
         if memory::reads_memory(n.op) {
-            let Some(list) = self.in_memory_order(node, &n) else { return };
+            let Some(list) = self.in_memory_order(node, &n) else {
+                for &v in &n.outputs {
+                    self.own(v, None);
+                }
+                return;
+            };
             self.graph.set_args(node, list);
             n = self.graph.node(node).clone();
         }
