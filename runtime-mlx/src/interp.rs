@@ -363,6 +363,13 @@ fn check_input(meta: &TensorMeta, tensor: &Tensor) -> Result<()> {
             // Lower bounds are hints of the exporter (often 2 where 1 works); upper ones size the caller's memory.
             ShapeDim::Dynamic { .. } => true,
         });
+    // ExecuTorch gives such a tensor strides that the delegate takes for those of a view.
+    if fits && tensor.shape().iter().skip(1).any(|&n| n == 0) {
+        let shape = tensor.shape();
+        return Err(Error::argument(format!(
+            "the delegate refuses inputs of shape {shape:?}: only the first axis may be without elements"
+        )));
+    }
     if fits {
         return Ok(());
     }

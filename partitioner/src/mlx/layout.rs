@@ -219,7 +219,7 @@ fn order_of(perm: &[i32]) -> Option<Vec<usize>> {
     is_identity(&sorted).then_some(order)
 }
 
-fn tensors(instr: &Instr, wanted: Access) -> Vec<Tid> {
+pub(super) fn tensors(instr: &Instr, wanted: Access) -> Vec<Tid> {
     let mut found = Vec::new();
     instr.visit_slots(|s, access| {
         if let SlotRef::Tensor(t) = s

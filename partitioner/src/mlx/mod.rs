@@ -12,6 +12,7 @@ mod consts;
 mod cx;
 mod derive;
 mod dtype;
+mod host;
 mod layout;
 mod ops;
 mod slots;

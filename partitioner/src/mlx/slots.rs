@@ -23,6 +23,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     cx.write_back()?;
     remove_dead(&mut cx, &out_slots);
     super::layout::settle(&mut cx, &out_slots)?;
+    super::host::prepare(&mut cx, &out_slots)?;
 
     let mut used = vec![false; cx.slots.len()];
     for instr in cx.chains.iter().flatten().chain(&cx.init) {

@@ -131,6 +131,43 @@ fn elements_are_read_by_their_value() {
     assert_eq!(read(Tensor::scalar(200u8).unwrap()).unwrap(), 200.0);
     assert_eq!(read(Tensor::from_slice(&[1, 1], &[-3i8]).unwrap()).unwrap(), -3.0);
     assert_eq!(read(Tensor::from_slice(&[2], &[1i32, 2]).unwrap()).unwrap_err().kind(), ErrorKind::Shape);
+    // Four bytes are read as an integer, whatever they are.
+    assert_eq!(read(Tensor::scalar(1.0f32).unwrap()).unwrap(), 0x3f80_0000 as f32);
+    assert_eq!(read(Tensor::scalar(half::f16::ONE).unwrap()).unwrap_err().kind(), ErrorKind::DType);
+}
+
+#[test]
+fn inputs_without_elements_are_taken_where_the_delegate_takes_them() {
+    let chain = vec![Instr::Abs { x: Tid(0), out: Tid(1) }];
+    let metas = vec![meta(DType::Float32, &[-1, -1]); 2];
+    let mut machine = load(program([0, 1, 1, 0, 0], 0, metas, vec![chain]));
+    assert!(machine.run(&[floats(&[0, 3], &[])]).is_ok());
+    assert_eq!(machine.run(&[floats(&[3, 0], &[])]).unwrap_err().kind(), ErrorKind::Argument);
+}
+
+#[test]
+fn indices_are_read_as_they_lie_in_memory() {
+    // The first column of [[0, 2], [1, 0], [2, 1]] is 0, 1, 2; the delegate reads 0, 2, 1.
+    let (i, x, out, at, dense) = (Tid(0), Tid(1), Tid(2), Tid(3), Tid(4));
+    let run = |made: Vec<Instr>, indices| {
+        let chain = [made, vec![Instr::IndexCopy { dst: x, update: x, indices, out, axis: 0 }]].concat();
+        let metas = vec![meta(DType::Int64, &[3, 2]), meta(DType::Float32, &[3]), meta(DType::Float32, &[3])];
+        let mut machine = load(program([0, 2, 1, 0, 2], 0, metas, vec![chain]));
+        let table = Value::Tensor(Tensor::from_slice(&[3, 2], &[0i64, 2, 1, 0, 2, 1]).unwrap());
+        machine.run(&[table, floats(&[3], &[10.0, 20.0, 30.0])]).map(|v| list(&v))
+    };
+    let column = |n: i64| Instr::Take { x: i, out: at, index: n.into(), axis: 1 };
+    assert_eq!(run(vec![column(0)], at).unwrap(), [10.0, 30.0, 20.0]);
+    assert_eq!(run(vec![column(0), Instr::Contiguous { x: at, out: dense }], dense).unwrap(), [10.0, 20.0, 30.0]);
+    // A number that is repeated stays one, whatever is computed of it.
+    let repeated = vec![
+        Instr::Full { out: at, shape: vec![], v: FloatOrVid::Float(1.0), scalar_type: DType::Int32 },
+        Instr::BroadcastTo { x: at, out: dense, shape: vec![3.into()] },
+        Instr::Square { x: dense, out: dense },
+        Instr::Multiply { a: dense, b: dense, out: dense },
+        Instr::AsType { x: dense, out: at, scalar_type: DType::Int64 },
+    ];
+    assert_eq!(run(repeated, at).unwrap_err().kind(), ErrorKind::Range);
 }
 
 #[test]

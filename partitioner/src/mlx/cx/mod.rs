@@ -447,6 +447,14 @@ impl<'a> Cx<'a> {
             Some(InputKind::Buffer { .. } | InputKind::Parameter(_) | InputKind::Constant(_)) => Origin::Buffer(v),
             Some(_) => return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v)))),
         };
+        // ExecuTorch gives tensors without elements strides that the delegate takes for those of a view. There is nothing to pass anyway.
+        if let (Origin::Input(_), Some(shape)) = (&origin, ty.static_shape().filter(|s| s.contains(&0))) {
+            let shape = shape.into_iter().map(i64::unsigned_abs).collect();
+            let data = TensorData::inline(ty.dtype, shape, Vec::new()).map_err(|e| Refusal::new(e.to_string()))?;
+            let t = self.constant("_empty", data)?;
+            self.bound[v.index()] = Some(t);
+            return Ok(t);
+        }
         let t = self.slot(origin, ty.dtype);
         self.slots[t.0 as usize].holders.push(v);
         self.bound[v.index()] = Some(t);
@@ -541,9 +549,10 @@ impl<'a> Cx<'a> {
         Ok(self.once(x, to.name(), |out| Instr::AsType { x, out, scalar_type: to }))
     }
 
-    /// The number in a slot of one element. MLX reads the first four bytes, whatever the type: a narrower one is widened before.
+    /// The number in a slot of one element. MLX reads the first four bytes, whatever the type: narrower ones and floats are cast before.
     pub(crate) fn item(&mut self, x: Tid) -> Res<Vid> {
-        let x = if self.dtype(x).size() < 4 { self.cast(x, DType::Int32)? } else { x };
+        let dtype = self.dtype(x);
+        let x = if dtype.size() < 4 || dtype.is_float() { self.cast(x, DType::Int32)? } else { x };
         let out = self.fresh_value();
         self.push(Instr::ItemInt { x, out });
         Ok(out)

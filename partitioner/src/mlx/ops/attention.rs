@@ -299,6 +299,11 @@ fn kv_cache_update<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
 
 fn update_and_attend<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let (q, k, v) = (cx.tensor(call.value("q")?)?, cx.tensor(call.value("k")?)?, cx.tensor(call.value("v")?)?);
+    if let ([batch, _, _, key], [_, _, _, value]) = (&call.ty("k")?.shape[..], &call.ty("v")?.shape[..])
+        && (batch.as_int().is_some_and(|n| n != 1) || key != value)
+    {
+        return Err(call.refuse("k", "the runtime's cache holds one sequence, whose keys and values are of one width"));
+    }
     let position = cx.tensor(call.value("position")?)?;
     let layer_id = i32::try_from(call.int("layer_id")?).map_err(|_| call.refuse("layer_id", "beyond 32 bits"))?;
     let scale = call.float("scale")? as f32;

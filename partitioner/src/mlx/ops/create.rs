@@ -141,11 +141,22 @@ fn arange<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     cx.bind(call.out(0)?, numbers)
 }
 
-/// A range of integers. The runtime makes no empty one: what may be that begins a step earlier and loses its first number.
+/// A range of integers. The runtime makes no empty one: what may be that begins a step earlier and loses its first number. It counts in
+/// the type itself, which gets stuck where that has no room for the next number: such a range is one of integers, cast.
 fn range(cx: &mut Cx<'_>, (start, end, step): (&Expr, &Expr, &Expr), dtype: DType, perhaps_empty: bool) -> Res<Tid> {
+    let exact = match dtype {
+        DType::Float16 => 1 << 11,
+        DType::BFloat16 => 1 << 8,
+        DType::Float32 => 1 << 24,
+        _ => u64::MAX,
+    };
+    // Nobody asks for so many numbers that f32 has no room, unless he writes them down.
+    let fits = |e: &Expr| e.as_int().map_or(exact > 1 << 11, |n| n.unsigned_abs() <= exact);
+    let counted = if fits(&start.minus(step)) && fits(&end.plus(step)) { dtype } else { DType::Int32 };
     let (stop, by) = (cx.int(end)?, cx.int(step)?);
     let start = if perhaps_empty { cx.int(&start.minus(step))? } else { cx.int(start)? };
-    let x = cx.temp(|out| Instr::ARange { out, start, stop, step: by, scalar_type: Some(dtype) });
+    let x = cx.temp(|out| Instr::ARange { out, start, stop, step: by, scalar_type: Some(counted) });
+    let x = cx.cast(x, dtype)?;
     if !perhaps_empty {
         return Ok(x);
     }
