@@ -4,7 +4,8 @@ use etx_ir::DType;
 
 use super::dtype::{cast, dispatch, promote, to_float};
 use super::lanes::{Compute, Operand, buffer, for_chunks, map2};
-use crate::engine::Binary;
+use super::reduce::reduce;
+use crate::engine::{Binary, Reduce};
 use crate::error::{Error, Result};
 use crate::tensor::copy::with_raw;
 use crate::tensor::{Bool, Tensor, broadcast_shapes};
@@ -25,6 +26,9 @@ pub(crate) fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Maximum | Binary::Minimum | Binary::Remainder | Binary::Power => {
             if operand_type == DType::Bool {
                 return map2::<Bool, Bool>(a, b, shape, arithmetic(op)?);
+            }
+            if op == Binary::Power && operand_type.is_int() {
+                no_negative(b)?;
             }
             dispatch!(numeric, op.name(), operand_type, T => map2::<T, T>(a, b, shape, arithmetic(op)?))
         }
@@ -82,6 +86,16 @@ pub(crate) fn clip(x: &Tensor, low: Option<&Tensor>, high: Option<&Tensor>) -> R
         Some(high) => binary(Binary::Minimum, &raised, high),
         None => Ok(raised),
     }
+}
+
+/// MLX's CPU backend never comes back from an integer to a negative power.
+fn no_negative(exponents: &Tensor) -> Result<()> {
+    let zero = Tensor::zeros(exponents.dtype(), &[])?;
+    let some = reduce(Reduce::Any, &binary(Binary::Less, exponents, &zero)?, &[], false)?;
+    if some.item::<Bool>()?.get() {
+        return Err(Error::argument("Power of integers with a negative exponent: MLX's CPU backend never comes back from one"));
+    }
+    Ok(())
 }
 
 /// What the reference runtime makes of an integer floor division: the quotient in `f32`, less one where the division

@@ -548,6 +548,10 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
     let ty = call.ty("self")?;
     let lead = ty.rank().saturating_sub(nd);
     let mut x = cx.tensor(call.value("self")?)?;
+    if !max {
+        // Means of halves are of sums in single precision.
+        x = cx.widened(x)?;
+    }
     let reduce = |x: Tid, out: Tid, axes: Vec<i32>, keepdims: bool| {
         let axes = Some(axes);
         if max { Instr::Max { x, out, axes, keepdims } } else { Instr::Mean { x, out, axes, keepdims } }
