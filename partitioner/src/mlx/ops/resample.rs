@@ -471,6 +471,9 @@ enum Edge {
 impl Edge {
     /// The element of `n` that stands at a place; `None` if it is too far away.
     fn place(self, i: i64, n: i64) -> Option<i64> {
+        if n < 1 {
+            return None;
+        }
         let j = match self {
             Edge::Reflected if i < 0 => -i,
             Edge::Reflected if i >= n => 2 * (n - 1) - i,
