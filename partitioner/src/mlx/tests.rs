@@ -7,6 +7,7 @@ use crate::cluster::divide;
 use super::Mlx;
 
 mod faults;
+mod unlike_torch;
 
 /// The delegate of a program whose nodes all go into one partition.
 fn lowered(text: &str) -> (Delegate, MlxProgram) {

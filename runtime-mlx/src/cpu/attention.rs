@@ -49,7 +49,10 @@ pub(crate) fn sdpa(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Option<
         Some(mask) if mask.rank() > 4 => return Err(Error::shape(format!("Sdpa with a mask of shape {:?}", mask.shape()))),
         Some(mask) if mask.dtype() == DType::Bool => Mask::Keep(Operand::new(mask, &scores)?),
         Some(mask) if promote(mask.dtype(), dtype)? != dtype => {
-            return Err(Error::dtype(format!("Sdpa of {dtype} with a mask of {}: its type must promote to that of the result", mask.dtype())));
+            return Err(Error::dtype(format!(
+                "Sdpa of {dtype} with a mask of {}: its type must promote to that of the result",
+                mask.dtype()
+            )));
         }
         Some(mask) => {
             holder = cast(&cast(mask, q.dtype())?, DType::Float32)?;

@@ -15,9 +15,18 @@ use super::norm::never_empty;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("aten.scaled_dot_product_attention.default", sdpa, "Sdpa; Max, NotEqual (Any) and Where for a mask that may hide every key")
-        .when("dropout, or sizes that do not match"),
-    Operator::new("mlx.custom_sdpa.default", custom_sdpa, "Slice, Slice, Sdpa; Max, NotEqual (Any) and Where for a mask that may hide every key").when("dropout"),
+    Operator::new(
+        "aten.scaled_dot_product_attention.default",
+        sdpa,
+        "Sdpa; Max, NotEqual (Any) and Where for a mask that may hide every key",
+    )
+    .when("dropout, or sizes that do not match"),
+    Operator::new(
+        "mlx.custom_sdpa.default",
+        custom_sdpa,
+        "Slice, Slice, Sdpa; Max, NotEqual (Any) and Where for a mask that may hide every key",
+    )
+    .when("dropout"),
     Operator::new("mlx.rope.default", rope, "Rope").when("frequencies are not one axis"),
     Operator::new("mlx.kv_cache_update.default_functional", kv_cache_update, "SliceUpdate").updating("cache"),
     Operator::new("kvcache.update_and_attend.default", update_and_attend, "UpdateAndAttend"),

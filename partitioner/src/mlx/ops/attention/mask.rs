@@ -82,7 +82,9 @@ impl<'p> Proof<'p, '_> {
         // Whether rows stay rows.
         let kept = || from.is_some_and(|from| from.shape.last().is_some_and(|n| Some(n) == t.shape.last()));
         match made.node.op.target() {
-            "aten.unsqueeze.default" if made.axis("dim", rank).is_ok_and(|axis| axis + 1 != rank) => Some(self.row_maximum(made.arg("self"))),
+            "aten.unsqueeze.default" if made.axis("dim", rank).is_ok_and(|axis| axis + 1 != rank) => {
+                Some(self.row_maximum(made.arg("self")))
+            }
             "aten.slice.Tensor" | "aten.index_select.default" | "aten.select.int" => {
                 let rank = from?.rank();
                 made.axis("dim", rank).is_ok_and(|axis| axis + 1 != rank).then(|| self.row_maximum(made.arg("self")))
@@ -161,7 +163,13 @@ impl<'p> Proof<'p, '_> {
             "aten.full.default" | "aten.new_full.default" | "aten.full_like.default" => of("fill_value", part),
             "aten.arange.start_step" => {
                 let (start, end, step) = (of("start", part), of("end", part), of("step", part));
-                if part == Part::First { start } else if step.0 >= 0.0 { (start.0, end.1) } else { (f64::NEG_INFINITY, f64::INFINITY) }
+                if part == Part::First {
+                    start
+                } else if step.0 >= 0.0 {
+                    (start.0, end.1)
+                } else {
+                    (f64::NEG_INFINITY, f64::INFINITY)
+                }
             }
             "aten._to_copy.default" => match (from?.dtype.is_float(), t.dtype) {
                 (true, DType::Bool) => return None,
@@ -176,8 +184,14 @@ impl<'p> Proof<'p, '_> {
             },
             "aten.clone.default" | "aten.contiguous.default" | "aten.expand.default" => of("self", part),
             "aten.unsqueeze.default" => of("self", whole(made.axis("dim", rank).is_ok_and(|axis| axis + 1 != rank))),
-            "aten.select.int" | "aten.index_select.default" | "aten.embedding.default" | "aten.index.Tensor" | "aten.permute.default"
-            | "aten.transpose.int" | "aten.squeeze.dims" | "aten.repeat.default" => of(if made.is_none("weight") { "self" } else { "weight" }, Part::All),
+            "aten.select.int"
+            | "aten.index_select.default"
+            | "aten.embedding.default"
+            | "aten.index.Tensor"
+            | "aten.permute.default"
+            | "aten.transpose.int"
+            | "aten.squeeze.dims"
+            | "aten.repeat.default" => of(if made.is_none("weight") { "self" } else { "weight" }, Part::All),
             "aten.slice.Tensor" => {
                 let last = made.axis("dim", rank).is_ok_and(|axis| axis + 1 == rank);
                 of("self", whole(!last || matches!(made.arg("start"), Arg::None | Arg::Int(0))))
