@@ -28,6 +28,7 @@ import cases.signature
 import cases.spectra
 import cases.state
 import cases.training
+import cases.unlike_torch
 import cases.vision
 import cases.weights
 

@@ -141,6 +141,15 @@ pub(super) fn pad(c: &Cx) -> Inferred {
     if amounts.len() % 2 != 0 || amounts.len() / 2 > t.rank() {
         return Err(c.fail(format!("{} amounts for a tensor of rank {}", amounts.len(), t.rank())));
     }
+    if let Some(n) = edges(c, amounts.len() / 2) {
+        if amounts.len() != 2 * n {
+            return Err(c.fail(format!("{} amounts, need {}", amounts.len(), 2 * n)));
+        }
+        let (_, space) = parts(c, t, n)?;
+        if let Some(axis) = space.iter().find(|size| size.as_int() == Some(0)) {
+            return Err(c.fail(format!("size {axis} has no edge to pad from")));
+        }
+    }
     let mut shape = t.shape.clone();
     for (n, pair) in shape.iter_mut().rev().zip(amounts.chunks(2)) {
         let padded = Expr::sum(std::iter::once(&*n).chain(pair));
@@ -150,6 +159,17 @@ pub(super) fn pad(c: &Cx) -> Inferred {
         *n = padded;
     }
     one(t.dtype, shape)
+}
+
+/// How many dimensions are padded by elements of the tensor's own; `None` if by a number, which goes with any rank.
+fn edges(c: &Cx, given: usize) -> Option<usize> {
+    let name = &*c.schema.name;
+    match name {
+        "constant_pad_nd" => None,
+        "pad" => c.text("mode").filter(|mode| *mode != "constant").map(|_| given),
+        "_pad_enum" => (c.int("mode").ok()? != 0).then_some(given),
+        _ => Some(name.strip_suffix('d').and_then(|name| name.chars().last()?.to_digit(10)).map_or(given, |n| n as usize)),
+    }
 }
 
 /// `n * factor`, rounded towards zero as torch does it in double precision.
@@ -168,6 +188,7 @@ fn scaled(c: &Cx, n: &Expr, factor: f64) -> Result<Expr, Error> {
 /// Resampling of the last `n` dimensions, to sizes or by factors.
 pub(super) fn upsample(c: &Cx, n: usize) -> Inferred {
     let t = c.tensor(0)?;
+    c.rank(t, &[n + 2], "input")?;
     let (lead, space) = parts(c, t, n)?;
     let sizes = match c.arg("scale_factors") {
         Arg::List(factors) if !c.given("output_size") => {

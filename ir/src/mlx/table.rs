@@ -133,18 +133,20 @@ instructions! {
     /// Picks slices along `axis`: a scalar `index` removes the axis, a tensor replaces it by its own shape. Negative indices count from
     /// the end; others out of range fail for a scalar and read whatever lies there for a tensor.
     8 Take { x: Tid, out: Tid, index: IntOrVidOrTid, axis: i32 }
-    /// `x * rsqrt(mean(x²) + eps) * weight` over the last axis, computed in f32.
+    /// `x * rsqrt(mean(x²) + eps) * weight` over the last axis, computed in f32; rounded to the type of the result before the weight.
     9 RMSNorm { x: Tid, weight: Option<Tid>, out: Tid, eps: f32 }
-    /// Mean/variance normalisation over the last axis, computed in f32, then `* weight + bias`.
+    /// Mean/variance normalisation over the last axis, computed in f32, rounded to the type of the result, then `* weight + bias`.
     10 LayerNorm { x: Tid, out: Tid, weight: Option<Tid>, bias: Option<Tid>, eps: f32 }
     /// Rotary position embedding of the first `dims` of the last axis; positions start at `offset` along axis -2
-    /// and are multiplied by `scale`. Frequencies come from `freqs` (their reciprocals) or from `base`.
+    /// and are multiplied by `scale`. Frequencies come from `freqs` (their reciprocals) or from `base`. Metal multiplies halves in f32,
+    /// MLX's CPU backend rounds sine and cosine first.
     11 Rope {
         x: Tid, out: Tid, dims: i32, offset: VidOrTid, freqs: Option<Tid>, traditional: bool, base: f32 = 500000.0,
         scale: f32 = 1.0,
     }
     /// `softmax(scale * q @ kᵀ + mask) @ v` for `[B, H, L, D]`; fewer key/value heads than query heads are shared.
-    /// `causal` aligns the last query with the last key. A boolean mask hides where false.
+    /// `causal` aligns the last query with the last key. A boolean mask hides where false. Where a mask hides a whole row, a boolean one
+    /// gives the mean of all values and an added one NaN (torch: 0). The type of a mask must promote to that of the result.
     12 Sdpa { q: Tid, k: Tid, v: Tid, out: Tid, scale: f32, mask: Option<Tid>, causal: bool }
     /// `a + b`.
     13 Add { a: Tid, b: Tid, out: Tid }
@@ -200,7 +202,7 @@ instructions! {
     34 Minimum { a: Tid, b: Tid, out: Tid }
     /// Natural logarithm.
     35 Log { x: Tid, out: Tid }
-    /// `exp(x) / sum(exp(x))` along `axis`; `precise` accumulates in f32.
+    /// `exp(x) / sum(exp(x))` along `axis`; `precise` accumulates in f32, otherwise the type itself.
     36 Softmax { x: Tid, out: Tid, axis: i32, precise: bool }
     /// Broadcasts `x` to `shape`; -1 keeps the size of `x`. A view with strides of 0, which element-wise instructions keep.
     37 BroadcastTo { x: Tid, out: Tid, shape: Vec<IntOrVid> }
@@ -229,7 +231,8 @@ instructions! {
     48 Full { out: Tid, shape: Vec<IntOrVid>, v: FloatOrVid, scalar_type: DType }
     /// A tensor with the shape of `x` filled with `v`, in the dtype of `x` unless `scalar_type` is given.
     49 FullLike { x: Tid, out: Tid, v: FloatOrVid, scalar_type: Option<DType> }
-    /// Index (u32) of the first largest element along `axis`.
+    /// Index (u32) of the first largest element along `axis`. NaN is passed over (on MLX's CPU backend unless it comes first); a tensor
+    /// without elements is an error.
     50 Argmax { x: Tid, out: Tid, axis: i32, keepdims: bool }
     /// `dst` with `dst[start:stop:step]` along `axis` replaced by `update`, which is broadcast; in place where `out` is `dst`. `dst` is no
     /// constant. Where all of it is replaced, the result is the update and may share its memory.
@@ -326,27 +329,27 @@ instructions! {
     92 LogAddExp { a: Tid, b: Tid, out: Tid }
     /// `a / b` rounded down; integers are divided in f32 and only corrected by sign, not rounded.
     93 FloorDivide { a: Tid, b: Tid, out: Tid }
-    /// `a` to the power `b`.
+    /// `a` to the power `b`. An integer to a negative power never ends on MLX's CPU backend and is 0 on Metal: no program may ask for one.
     94 Power { a: Tid, b: Tid, out: Tid }
-    /// `log(sum(exp(x)))` over `axes`.
+    /// `log(sum(exp(x)))` over `axes`: the last one alone in f32, others in the type itself. A tensor without elements is an error.
     95 LogSumExp { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Sum over `axes` (all without).
+    /// Sum over `axes` (all without). Halves are rounded at every step; integers of 8 and 16 bits, and booleans, become 32 bits wide.
     96 Sum { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Mean over `axes` (all without).
+    /// Mean over `axes` (all without): the sum, as `Sum` has it, times the reciprocal of the count in the type itself.
     97 Mean { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Variance over `axes` (all without); divides by the count less `ddof`.
+    /// Variance over `axes` (all without); divides by the count less `ddof`, at least 0. Halves are rounded at every step.
     98 Var { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool, ddof: i32 }
-    /// Standard deviation over `axes` (all without); divides by the count less `ddof`.
+    /// Standard deviation over `axes` (all without): the root of `Var`.
     99 Std { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool, ddof: i32 }
-    /// Product over `axes` (all without).
+    /// Product over `axes` (all without); types and rounding as in `Sum`.
     100 Prod { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
     /// Largest element over `axes` (all without).
     101 Max { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
     /// Smallest element over `axes` (all without).
     102 Min { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Index (u32) of the first smallest element along `axis`.
+    /// Index (u32) of the first smallest element along `axis`. NaN and no elements as in `Argmax`.
     103 Argmin { x: Tid, out: Tid, axis: i32, keepdims: bool }
-    /// Median over `axes` (all without).
+    /// Median over `axes` (all without). NaN sorts last; from MLX 0.32.2 on it is the result.
     104 Median { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
     /// The value `a` modulo `b`, with the sign of `b`.
     105 ModInt { a: IntOrVid, b: IntOrVid, out: Vid }
@@ -370,7 +373,8 @@ instructions! {
     }
     /// `min(max(x, a_min), a_max)`; a bound that is absent does not apply.
     110 Clip { x: Tid, out: Tid, a_min: Option<Tid>, a_max: Option<Tid> }
-    /// Running sum along `axis`, from the end if `reverse`, without the element itself unless `inclusive`.
+    /// Running sum along `axis`, from the end if `reverse`, without the element itself unless `inclusive`; rounded to the type at every
+    /// step.
     111 Cumsum { x: Tid, out: Tid, axis: i32, reverse: bool, inclusive: bool = true }
     /// Joins along a new axis.
     112 Stack { tensors: Vec<Tid>, out: Tid, axis: i32 }

@@ -8,6 +8,7 @@ use super::Mlx;
 
 mod faults;
 mod host;
+mod unlike_torch;
 
 /// The delegate of a program whose nodes all go into one partition.
 fn lowered(text: &str) -> (Delegate, MlxProgram) {

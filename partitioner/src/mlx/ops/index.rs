@@ -23,7 +23,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.sort.stable", sort, "Sort, Argsort"),
     Operator::new("aten.argsort.default", argsort, "Argsort"),
     Operator::new("aten.argsort.stable", argsort, "Argsort"),
-    Operator::new("aten.topk.default", topk, "Argsort, Slice, TakeAlongAxis, or Sort, Slice"),
+    Operator::new("aten.topk.default", topk, "Argsort, Slice, TakeAlongAxis, or Sort, Slice; of NaN and +inf in one row the first"),
 ];
 
 /// A tensor of indices; MLX takes any integers, and so does torch, but for masks.

@@ -100,6 +100,10 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         return Err(call.refuse("kernel_size", "kernel, stride and dilation must be positive"));
     }
     let mut x = cx.tensor(call.value("self")?)?;
+    // More than two halves are added up in single precision.
+    if !max && windows.iter().map(|w| w.kernel).try_fold(1i64, i64::checked_mul).is_none_or(|terms| terms > 2) {
+        x = cx.widened(x)?;
+    }
     let whole = windows.iter().all(|w| w.padding == 0 && w.size.as_int() == Some(w.kernel) && w.out == Expr::Int(1) && w.dilation == 1);
     if whole {
         let spatial: Vec<i32> = (lead..ty.rank()).map(|a| a as i32).collect();
@@ -159,13 +163,13 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
             let sum = cx.temp(|out| Instr::Sum { x: windowed, out, axes: Some(axes), keepdims: false });
             let mut sizes: Vec<u64> = windows.iter().filter_map(|w| w.out.as_int()).map(|n| n as u64).collect();
             sizes.extend(behind.iter().map(|_| 1));
-            let scale = constant(cx, &weights, sizes, call.out_ty(0)?.dtype)?;
+            let scale = constant(cx, &weights, sizes, cx.dtype(sum))?;
             cx.temp(|out| Instr::Multiply { a: sum, b: scale, out })
         }
         Divisor::Counted(include) if !max => {
             let mut sum = cx.temp(|out| Instr::Sum { x: windowed, out, axes: Some(axes), keepdims: false });
             for (i, w) in windows.iter().enumerate() {
-                let (a, b) = (sum, counts(cx, w, include, nd - 1 - i + behind.len(), call.out_ty(0)?.dtype)?);
+                let (a, b) = (sum, counts(cx, w, include, nd - 1 - i + behind.len(), cx.dtype(sum))?);
                 sum = cx.temp(|out| Instr::Divide { a, b, out });
             }
             sum

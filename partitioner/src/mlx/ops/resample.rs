@@ -471,6 +471,9 @@ enum Edge {
 impl Edge {
     /// The element of `n` that stands at a place; `None` if it is too far away.
     fn place(self, i: i64, n: i64) -> Option<i64> {
+        if n < 1 {
+            return None;
+        }
         let j = match self {
             Edge::Reflected if i < 0 => -i,
             Edge::Reflected if i >= n => 2 * (n - 1) - i,
@@ -548,6 +551,10 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
     let ty = call.ty("self")?;
     let lead = ty.rank().saturating_sub(nd);
     let mut x = cx.tensor(call.value("self")?)?;
+    if !max {
+        // Means of halves are of sums in single precision.
+        x = cx.widened(x)?;
+    }
     let reduce = |x: Tid, out: Tid, axes: Vec<i32>, keepdims: bool| {
         let axes = Some(axes);
         if max { Instr::Max { x, out, axes, keepdims } } else { Instr::Mean { x, out, axes, keepdims } }
