@@ -11,10 +11,10 @@ use etx_ir::conditions;
 use etx_ir::program::{Method, Program};
 use etx_ir::sym::Ranges;
 use etx_partitioner::backend::{Backend, Partition};
-use etx_partitioner::cluster::divide;
+use etx_partitioner::cluster::{Division, divide};
 use etx_partitioner::report::{MethodReport, RefusedNode};
 use etx_passes::quantize::{Planned, Quantize, Rules};
-use etx_passes::{Options, PassReport, Pipeline};
+use etx_passes::{Declined, Options, PassReport, Pipeline};
 use etx_serializer::emit::{self, ConstantMethod};
 use etx_serializer::pte::{self, NamedBlob};
 use serde::Serialize;
@@ -173,13 +173,14 @@ impl<'p> Lowering<'p> {
     pub fn run(self, program: Program) -> Result<Lowered, Error> {
         let Self { pipeline, options, backend, constants, quantize, max_size } = self;
         let backend = backend.unwrap_or_else(|| mlx(max_size));
-        let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
+        let (program, mut report, declined) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
         let mut number = 0;
         let mut ties = sharing::Ties::default();
         for method in &program.methods {
-            let division = divide(method, &backend.verdicts(&program, method));
+            let mut division = divide(method, &backend.verdicts(&program, method));
+            explain(method, &mut division, &declined);
             let mut delegates = Vec::new();
             if division.refused.is_empty() {
                 for (nodes, outputs) in division.partitions.iter().zip(&division.outputs) {
@@ -212,7 +213,8 @@ impl<'p> Lowering<'p> {
     /// What the passes find.
     pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
         let backend = self.backend.unwrap_or_else(|| mlx(self.max_size));
-        rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), program)
+        let (program, report, _) = rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), program)?;
+        Ok((program, report))
     }
 }
 
@@ -239,13 +241,26 @@ fn take_for_granted(method: &mut Method, report: &mut Report) {
     }
 }
 
+/// Where the backend has nothing for an operator, says why the formula that stands for it does not apply to the call.
+fn explain(method: &Method, division: &mut Division, declined: &[Declined]) {
+    for (id, refusal) in division.refused.iter_mut().filter(|(_, refusal)| refusal.of_operator) {
+        let name = &method.graph.node(*id).name;
+        if let Some(why) = declined.iter().find(|d| *d.method == *method.name && *d.node == **name) {
+            refusal.reason.clone_from(&why.reason);
+            if !why.remedy.is_empty() {
+                refusal.remedy.clone_from(&why.remedy);
+            }
+        }
+    }
+}
+
 fn rewrite(
     mut pipeline: Pipeline<'_>,
     mut options: Options<'_>,
     backend: &dyn Backend,
     quantize: Option<&Quantize>,
     mut program: Program,
-) -> Result<(Program, Report), Error> {
+) -> Result<(Program, Report, Vec<Declined>), Error> {
     let start = Instant::now();
     let mut report = Report::default();
     for method in &mut program.methods {
@@ -268,7 +283,7 @@ fn rewrite(
         report.note(run);
     }
     report.seconds.passes = start.elapsed().as_secs_f64();
-    Ok((program, report))
+    Ok((program, report, done.declined))
 }
 
 /// A lowered program, ready to be written.

@@ -404,6 +404,12 @@ fn unique(names: &mut HashMap<Arc<str>, u32>, hint: &str) -> Arc<str> {
     }
 }
 
+/// Whether a loop of so many rounds over a body of so many calls is better written out, round after round, than run as a loop.
+pub fn is_short(rounds: i64, calls: usize) -> bool {
+    const MOST: i64 = 256;
+    rounds > 0 && i64::try_from(calls).ok().and_then(|n| rounds.checked_mul(n)).is_some_and(|n| n <= MOST)
+}
+
 impl Graph {
     /// An empty graph.
     pub fn new() -> Self {

@@ -14,18 +14,28 @@ pub struct Refusal {
     pub reason: String,
     /// What a person can do about it; empty where nothing is known.
     pub remedy: String,
+    /// Whether it is the operator that stands in the way, whatever its arguments: why its formula does not apply, if it has
+    /// one, then says more than this.
+    pub of_operator: bool,
 }
 
 impl Refusal {
     /// A refusal without a remedy.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), remedy: String::new() }
+        Self { reason: reason.into(), remedy: String::new(), of_operator: false }
     }
 
     /// Adds what would help.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
+        self
+    }
+
+    /// Says that no arguments would make a difference.
+    #[must_use]
+    pub fn of_operator(mut self) -> Self {
+        self.of_operator = true;
         self
     }
 }

@@ -75,12 +75,13 @@ pub struct Context<'a> {
     program: &'a mut Program,
     method: &'a mut Method,
     changes: u64,
+    declined: Vec<Declined>,
 }
 
 impl<'a> Context<'a> {
     /// For one run of one pass. `method` is not among those of `program` while it is worked on.
     pub fn new(program: &'a mut Program, method: &'a mut Method) -> Self {
-        Self { program, method, changes: 0 }
+        Self { program, method, changes: 0, declined: Vec::new() }
     }
 
     /// The program: its weights, and the methods but the one at work.
@@ -111,6 +112,16 @@ impl<'a> Context<'a> {
     /// The method, to be changed; say how much with [`Context::changed`].
     pub fn edit(&mut self) -> &mut Method {
         self.method
+    }
+
+    /// The program, and the method to be changed.
+    pub(crate) fn parts(&mut self) -> (&Program, &mut Method) {
+        (self.program, self.method)
+    }
+
+    /// Notes the calls that were to be taken apart and are still there.
+    pub(crate) fn declined(&mut self, declined: Vec<Declined>) {
+        self.declined = declined;
     }
 
     /// Notes that so many changes were made.
@@ -361,6 +372,7 @@ impl Run<'_, '_, '_> {
         let mut cx = Context::new(self.program, self.method);
         let done = pass.run(&mut cx);
         let changes = cx.changes();
+        self.report.declined.append(&mut cx.declined);
         self.report.passes.push(PassReport {
             pass: name,
             method: self.method.name.to_string(),
@@ -477,6 +489,21 @@ pub enum When {
 pub struct Report {
     /// Every run of a pass, in order.
     pub passes: Vec<PassReport>,
+    /// Calls that the backend refuses and whose formulas do not apply to them.
+    pub declined: Vec<Declined>,
+}
+
+/// Why a formula does not apply to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declined {
+    /// The method.
+    pub method: String,
+    /// Name of the call.
+    pub node: String,
+    /// What stands in the way.
+    pub reason: String,
+    /// What a person can do about it; empty where nothing is known.
+    pub remedy: String,
 }
 
 impl Report {

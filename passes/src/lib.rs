@@ -91,7 +91,7 @@ pub use collapse::CollapseViews;
 pub use cse::Cse;
 pub use dce::Dce;
 pub use decompose::{Decompose, ReduceSelections, Verdicts, has_formula};
-pub use driver::{Context, Dump, Options, Pass, PassReport, Pipeline, Report, Sink, When};
+pub use driver::{Context, Declined, Dump, Options, Pass, PassReport, Pipeline, Report, Sink, When};
 pub use effects::removable;
 pub use fold::{FoldConstants, FoldScalars};
 pub use functionalise::Functionalise;

@@ -290,7 +290,8 @@ impl Site<'_> {
         self.write(op, args, vec![ty]).first().map_or(Arg::None, |&v| Arg::Value(v))
     }
 
-    fn write(&mut self, op: OpId, args: Vec<Arg>, types: Vec<Type>) -> Vec<ValueId> {
+    /// Writes a call before this one, with results of these types: for operators whose results follow from a body.
+    pub(crate) fn write(&mut self, op: OpId, args: Vec<Arg>, types: Vec<Type>) -> Vec<ValueId> {
         let source = self.node().source.clone();
         let name = stem(op);
         let id = self.graph.insert(Some(self.node), op, args, name, types.into_iter().map(|t| (name, t)).collect(), source);

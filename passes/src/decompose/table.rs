@@ -5,7 +5,7 @@ use etx_ir::op::OpId;
 
 use super::{
     Formula, activation, arrange, attention, backward, cache, calculus, complex, diagonal, fourier, image, index, lengths, linear, lookup,
-    loss, norm, order, pointwise, products, quantise, random, reduce, shape, special, spectral, storage, turbo,
+    loops, loss, norm, order, pointwise, products, quantise, random, reduce, shape, special, spectral, storage, turbo,
 };
 
 /// Operators and their formulas. Spellings are canonical: [`Canonicalise`](crate::Canonicalise) has run.
@@ -509,7 +509,8 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.masked_scatter_backward.default")], backward::views::masked_scatter),
     // Branches and loops.
     (&[op!("higher_order.cond")], special::cond),
-    (&[op!("higher_order.scan")], special::scan),
-    (&[op!("higher_order.map"), op!("higher_order.map_impl")], special::map),
-    (&[op!("higher_order.associative_scan")], special::associative_scan),
+    (&[op!("higher_order.scan")], loops::scan),
+    (&[op!("higher_order.map"), op!("higher_order.map_impl")], loops::map),
+    (&[op!("higher_order.associative_scan")], loops::associative_scan),
+    (&[op!("higher_order.while_loop")], loops::while_loop),
 ];

@@ -5,6 +5,7 @@
 
 mod floats;
 mod ints;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,6 +20,7 @@ use etx_ir::weights::{Identity, TensorData};
 use super::call::{Call, Res, describe};
 use super::dtype;
 use crate::backend::Refusal;
+pub(crate) use scope::Given;
 
 /// Where a slot's contents come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,8 @@ pub(crate) struct Cx<'a> {
     zero_points: Vec<ZeroPoints>,
     /// Scales that have to be numbers, by name.
     finite: BTreeMap<&'a str, TensorData>,
+    /// Shapes of what the inputs of a body hold, while it is lowered.
+    shapes: HashMap<Tid, Vec<Expr>>,
     /// Whether lowerings may look at the bytes of weights: when a program is made, not when a verdict is asked for.
     pub(crate) reads_weights: bool,
     /// Sizes of inputs that have no upper bound are at most this.
@@ -162,6 +166,7 @@ impl<'a> Cx<'a> {
             outputs: outputs.to_vec(),
             zero_points: Vec::new(),
             finite: BTreeMap::new(),
+            shapes: HashMap::new(),
             reads_weights: false,
             max_size: super::DEFAULT_MAX_SIZE.into(),
         };
@@ -502,6 +507,9 @@ impl<'a> Cx<'a> {
 
     /// The shape of what the slot holds, where it is a constant or a value of the graph.
     pub(crate) fn shape(&self, t: Tid) -> Option<Vec<Expr>> {
+        if let Some(shape) = self.shapes.get(&t) {
+            return Some(shape.clone());
+        }
         if let Some((_, data)) = self.constant_of(t) {
             return data.shape().iter().map(|&n| i64::try_from(n).ok().map(Expr::Int)).collect();
         }

@@ -70,9 +70,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "unroll the loop, or call the program once a step",
     ),
     (
-        "higher_order.associative_scan higher_order.scan higher_order.map higher_order.map_impl",
+        "higher_order.associative_scan",
         "the number of rounds is not known at export, or too large for the body to be written out each time",
-        "export with a fixed number of rounds, or call the program once a round",
+        "write it as a scan, which may have any length",
     ),
     (
         "higher_order.executorch_call_delegate",
