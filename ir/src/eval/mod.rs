@@ -46,6 +46,7 @@ mod arithmetic;
 mod backward;
 mod backward_rows;
 mod backward_windows;
+mod boxes;
 mod calculus;
 mod call;
 mod create;

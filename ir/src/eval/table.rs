@@ -12,7 +12,7 @@ use super::functions as f;
 use super::recurrent::Kind;
 use super::resample::Method;
 use super::{
-    backward, backward_rows as rows, backward_windows as back, calculus, create, custom, higher, indexing, joins, losses, matrix, norm,
+    backward, backward_rows as rows, backward_windows as back, boxes, calculus, create, custom, higher, indexing, joins, losses, matrix, norm,
     order, pointwise as each, quantised, random, recurrent, reduce, resample, scalars, signal, views, windows,
 };
 use crate::DType;
@@ -365,6 +365,12 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (resample::pixel_unshuffle, "pixel_unshuffle"),
     (resample::channel_shuffle, "channel_shuffle native_channel_shuffle"),
     (resample::grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    (boxes::roi_align, "torchvision.roi_align.default"),
+    (boxes::roi_pool, "torchvision.roi_pool.default"),
+    (boxes::ps_roi_align, "torchvision.ps_roi_align.default"),
+    (boxes::ps_roi_pool, "torchvision.ps_roi_pool.default"),
+    (boxes::deform_conv2d, "torchvision.deform_conv2d.default"),
+    (boxes::nms, "torchvision.nms.default"),
     (resample::affine_grid, "affine_grid_generator"),
     (signal::stft, "stft stft.center"),
     (signal::istft, "istft"),

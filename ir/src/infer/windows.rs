@@ -259,6 +259,41 @@ pub(super) fn grid_sample(c: &Cx) -> Inferred {
     one(t.dtype, [&[c.same(n, m, "batch sizes")?, channels.clone()], points].concat())
 }
 
+/// Regions of images, as boxes name them, brought to one size; of some operators each place in it is a channel of the image.
+pub(super) fn regions(c: &Cx, places: bool, second: bool) -> Inferred {
+    let (t, boxes) = (c.tensor(0)?, c.tensor(1)?);
+    let ([_, channels, _, _], [count, five]) = (t.shape.as_slice(), boxes.shape.as_slice()) else {
+        return Err(c.fail("need images [batch, channels, height, width] and boxes [count, 5]"));
+    };
+    c.same(five, &Expr::Int(5), "numbers of a box and 5")?;
+    let dtype = c.same_dtype(t, boxes)?;
+    let (rows, columns) = (c.size("pooled_height")?, c.size("pooled_width")?);
+    let channels = if places { channels.floor_div(&rows.times(&columns)) } else { channels.clone() };
+    let shape = vec![count.clone(), channels, rows, columns];
+    let mut types = vec![tensor(dtype, shape.clone())];
+    if second {
+        types.push(tensor(DType::Int32, shape));
+    }
+    Ok(types)
+}
+
+/// A convolution whose taps are shifted; the shifts have the size of the result.
+pub(super) fn deformed(c: &Cx) -> Inferred {
+    let (t, weight, offset) = (c.tensor("input")?, c.tensor("weight")?, c.tensor("offset")?);
+    let ([batch, ..], [channels, ..], [_, _, height, width]) = (t.shape.as_slice(), weight.shape.as_slice(), offset.shape.as_slice()) else {
+        return Err(c.fail("need images, weights and offsets of rank 4"));
+    };
+    if t.rank() != 4 || weight.rank() != 4 {
+        return Err(c.fail("need images, weights and offsets of rank 4"));
+    }
+    one(c.same_dtype(t, weight)?, vec![batch.clone(), channels.clone(), height.clone(), width.clone()])
+}
+
+/// Boxes that are kept: how many depends on the boxes.
+pub(super) fn kept_boxes(c: &Cx) -> Inferred {
+    one(DType::Int64, vec![c.fresh(0)])
+}
+
 /// The short-time Fourier transform.
 pub(super) fn stft(c: &Cx) -> Inferred {
     let t = c.tensor(0)?;

@@ -4,6 +4,7 @@ mod activation;
 mod arrange;
 mod attention;
 mod backward;
+mod boxes;
 mod cache;
 mod calculus;
 mod complex;

@@ -4,7 +4,7 @@ use etx_ir::op;
 use etx_ir::op::OpId;
 
 use super::{
-    Formula, activation, arrange, attention, backward, cache, calculus, complex, diagonal, fourier, image, index, lengths, linear, lookup,
+    Formula, activation, arrange, attention, backward, boxes, cache, calculus, complex, diagonal, fourier, image, index, lengths, linear, lookup,
     loops, loss, norm, order, pointwise, products, quantise, random, reduce, shape, special, spectral, storage, turbo,
 };
 
@@ -392,6 +392,11 @@ pub(super) const TABLE: &[(&[OpId], Formula)] = &[
     (&[op!("aten.col2im.default")], arrange::col2im),
     // Images.
     (&[op!("aten.affine_grid_generator.default")], image::affine_grid),
+    (&[op!("torchvision.roi_align.default")], boxes::roi_align),
+    (&[op!("torchvision.roi_pool.default")], boxes::roi_pool),
+    (&[op!("torchvision.ps_roi_align.default")], boxes::ps_roi_align),
+    (&[op!("torchvision.ps_roi_pool.default")], boxes::ps_roi_pool),
+    (&[op!("torchvision.deform_conv2d.default")], boxes::deform_conv2d),
     (&[op!("aten.grid_sampler.default"), op!("aten.grid_sampler_2d.default"), op!("aten.grid_sampler_3d.default")], image::grid_sample),
     (
         &[

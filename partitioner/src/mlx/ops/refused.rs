@@ -14,6 +14,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "give its length as output_size, if it is known",
     ),
     (
+        "torchvision.nms",
+        "how many boxes it keeps depends on their values",
+        "end the program before it, and leave it to the program around",
+    ),
+    (
         "mode histogram.bin_ct histogram.bins_tensor",
         "MLX does not count equal values",
         "compare with each value that matters and sum, or leave it to the program around",

@@ -80,11 +80,11 @@ fn known(site: &Site<'_>, arg: &Arg, depth: usize) -> Option<Value> {
 /// The nodes that some results of a graph need, in order, and the inputs, by position.
 fn needed<'g>(graph: &'g Graph, results: &[Arg]) -> (Vec<(NodeId, &'g Node)>, BTreeSet<usize>) {
     let mut wanted: BTreeSet<ValueId> = BTreeSet::new();
-    results.iter().for_each(|a| a.visit(&mut |v| drop(wanted.insert(v))));
+    results.iter().for_each(|a| a.visit(&mut |v| _ = wanted.insert(v)));
     let mut nodes = Vec::new();
     for (id, node) in graph.nodes().collect::<Vec<_>>().into_iter().rev() {
         if node.outputs.iter().any(|v| wanted.contains(v)) {
-            node.args.iter().for_each(|a| a.visit(&mut |v| drop(wanted.insert(v))));
+            node.args.iter().for_each(|a| a.visit(&mut |v| _ = wanted.insert(v)));
             nodes.push((id, node));
         }
     }
