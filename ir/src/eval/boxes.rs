@@ -45,7 +45,11 @@ impl Regions {
 
     /// The result of `f` for each box, channel, row and column of bins: it gets the pixels of the channel, and the box as image number, row and
     /// column ends. Where `places` is true, every bin has channels of its own.
-    fn each<T>(&self, places: bool, mut f: impl FnMut(&[f64], [f32; 4], [usize; 2]) -> Result<T, Error>) -> Result<(Vec<usize>, Vec<T>), Error> {
+    fn each<T>(
+        &self,
+        places: bool,
+        mut f: impl FnMut(&[f64], [f32; 4], [usize; 2]) -> Result<T, Error>,
+    ) -> Result<(Vec<usize>, Vec<T>), Error> {
         let ([n, channels, h, w], [rows, columns]) = (self.sizes, self.bins);
         let cells = rows.checked_mul(columns).filter(|&n| n > 0).ok_or_else(|| bad("no bins, or too many"))?;
         let plane = h.checked_mul(w).ok_or_else(|| bad("images beyond reason"))?;

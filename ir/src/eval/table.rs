@@ -12,8 +12,8 @@ use super::functions as f;
 use super::recurrent::Kind;
 use super::resample::Method;
 use super::{
-    backward, backward_rows as rows, backward_windows as back, boxes, calculus, create, custom, higher, indexing, joins, losses, matrix, norm,
-    order, pointwise as each, quantised, random, recurrent, reduce, resample, scalars, signal, views, windows,
+    backward, backward_rows as rows, backward_windows as back, boxes, calculus, create, custom, higher, indexing, joins, losses, matrix,
+    norm, order, pointwise as each, quantised, random, recurrent, reduce, resample, scalars, signal, views, windows,
 };
 use crate::DType;
 use crate::op::{OpId, families};

@@ -280,7 +280,8 @@ pub(super) fn regions(c: &Cx, places: bool, second: bool) -> Inferred {
 /// A convolution whose taps are shifted; the shifts have the size of the result.
 pub(super) fn deformed(c: &Cx) -> Inferred {
     let (t, weight, offset) = (c.tensor("input")?, c.tensor("weight")?, c.tensor("offset")?);
-    let ([batch, ..], [channels, ..], [_, _, height, width]) = (t.shape.as_slice(), weight.shape.as_slice(), offset.shape.as_slice()) else {
+    let ([batch, ..], [channels, ..], [_, _, height, width]) = (t.shape.as_slice(), weight.shape.as_slice(), offset.shape.as_slice())
+    else {
         return Err(c.fail("need images, weights and offsets of rank 4"));
     };
     if t.rank() != 4 || weight.rank() != 4 {

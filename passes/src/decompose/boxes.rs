@@ -275,11 +275,14 @@ pub(super) fn ps_roi_pool(site: &mut Site<'_>) -> Result<Option<Patch>> {
 /// A convolution whose taps are shifted, and weighed: what it sees, between pixels, times its weights. Source:
 /// torchvision.ops.deform_conv2d.
 pub(super) fn deform_conv2d(site: &mut Site<'_>) -> Result<Option<Patch>> {
-    let shape = |i: usize| site.operand(i).and_then(|t| Some((t.shape.first()?.clone(), t.shape.iter().skip(1).map(Dim::as_int).collect::<Option<Vec<_>>>()?)));
+    let shape = |i: usize| {
+        site.operand(i).and_then(|t| Some((t.shape.first()?.clone(), t.shape.iter().skip(1).map(Dim::as_int).collect::<Option<Vec<_>>>()?)))
+    };
     let (Some((batch, x)), Some((out, weight)), Some((_, offset))) = (shape(0), shape(1), shape(2)) else {
         return no_but("all sizes but the number of images must be known at export", "export with a fixed size of the image");
     };
-    let (&[channels, height, width], &[each, down, across], &[_, rows, columns]) = (x.as_slice(), weight.as_slice(), offset.as_slice()) else {
+    let (&[channels, height, width], &[each, down, across], &[_, rows, columns]) = (x.as_slice(), weight.as_slice(), offset.as_slice())
+    else {
         return no("images, weights and offsets do not have four dimensions");
     };
     let (groups, shifted) = (known(site, "groups")?, known(site, "offset_groups")?);
@@ -304,7 +307,8 @@ pub(super) fn deform_conv2d(site: &mut Site<'_>) -> Result<Option<Patch>> {
         let (places, kernel) = ([rows, columns][axis], [down, across][axis]);
         let place = numbers(&mut p, places, axis + 2)? * stride[axis] as f64 - pad[axis] as f64;
         let tap = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), Arg::Int(kernel), Arg::Int(1), Arg::DType(DType::Float32)])?;
-        let mut tap = viewed(&mut p, &tap, &of(&Dim::Int(1), &[if axis == 0 { down } else { 1 }, if axis == 0 { 1 } else { across }, 1, 1]))?;
+        let mut tap =
+            viewed(&mut p, &tap, &of(&Dim::Int(1), &[if axis == 0 { down } else { 1 }, if axis == 0 { 1 } else { across }, 1, 1]))?;
         let all = [1, down, across, 1, 1].map(Arg::Int).to_vec();
         tap = p.call(op!("aten.expand.default"), vec![tap, Arg::List(all)])?;
         let tap = viewed(&mut p, &tap, &of(&Dim::Int(1), &[taps, 1, 1]))?;

@@ -237,10 +237,9 @@ pub(super) fn between(
         let Some(at) = at else { return no("the image has no axes") };
         // What every corner has in common is written once: the parts are shared, the calls on them are equal and merged later.
         let at = p.write(&at)?;
-        let (Some(at), Some(all)) = (
-            p.view(&at, &[batch.clone(), Dim::Int(1), count.clone()])?,
-            p.0.sizes(&[batch.clone(), channels.clone(), count.clone()]),
-        ) else {
+        let (Some(at), Some(all)) =
+            (p.view(&at, &[batch.clone(), Dim::Int(1), count.clone()])?, p.0.sizes(&[batch.clone(), channels.clone(), count.clone()]))
+        else {
             return no("the number of places cannot be computed from the sizes of the inputs");
         };
         let at = p.call(op!("aten.expand.default"), vec![at, all])?;

@@ -181,7 +181,11 @@ pub(super) fn associative_scan(site: &mut Site<'_>) -> Result<Option<Patch>> {
     let ranks: Vec<Option<usize>> = all.iter().map(|x| site.tensor(x).map(|t| t.rank())).collect();
     // Elements of one rank line up as well with a dimension in front.
     let alike = ranks.windows(2).all(|pair| pair.first() == pair.last());
-    if alike && body.nodes().all(|(_, n)| n.op.is_pointwise()) { by_doubling(site, &body, all, &extra, length) } else { in_order(site, &body, &extra) }
+    if alike && body.nodes().all(|(_, n)| n.op.is_pointwise()) {
+        by_doubling(site, &body, all, &extra, length)
+    } else {
+        in_order(site, &body, &extra)
+    }
 }
 
 fn by_doubling(site: &mut Site<'_>, body: &Graph, mut all: Vec<Arg>, extra: &[Arg], length: i64) -> Result<Option<Patch>> {

@@ -48,15 +48,17 @@ use crate::effects::removable;
 use crate::fold::Constants;
 use crate::rewrite::{Patch, Site, Sweep};
 pub use selections::ReduceSelections;
+use table::Needs;
 
-/// A formula: what stands for the call instead, if it applies to its arguments.
+/// A formula: what stands for the call instead, if it applies to its arguments. Why it does not is an error ([`no`]), or follows from what
+/// the table says that it needs.
 pub(crate) type Formula = fn(&mut Site<'_>) -> Result<Option<Patch>, Error>;
 
-static TABLE: LazyLock<HashMap<OpId, Formula>> = LazyLock::new(|| {
+static TABLE: LazyLock<HashMap<OpId, (Formula, Needs)>> = LazyLock::new(|| {
     let mut map = HashMap::new();
-    for (ops, formula) in table::TABLE {
+    for (ops, formula, needs) in table::TABLE {
         for op in *ops {
-            map.insert(*op, *formula);
+            map.insert(*op, (*formula, *needs));
         }
     }
     map
@@ -123,6 +125,17 @@ pub(super) fn no_but<T>(reason: impl Into<String>, remedy: &str) -> Result<T, Er
     Err(Error::new(ErrorKind::Unsupported, reason).help(remedy))
 }
 
+/// The arguments of a call, for people.
+fn operands(site: &Site<'_>) -> String {
+    let shown = |a: &Arg| match site.tensor(a) {
+        Some(t) => Some(format!("{}[{}]", t.dtype, t.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
+        None => None,
+    };
+    let all = site.node().args.iter().flat_map(|a| a.as_list().map_or_else(|| vec![a], |list| list.iter().collect()));
+    let tensors: Vec<String> = all.filter_map(shown).take(8).collect();
+    if tensors.is_empty() { "no tensors".to_owned() } else { tensors.join(", ") }
+}
+
 impl Decompose<'_> {
     /// Takes calls apart until nothing that is refused has a formula: first those of the graph itself, then those of the
     /// loops that are left in it. Gives the number of changes, and why the formulas of what is left do not apply.
@@ -138,7 +151,7 @@ impl Decompose<'_> {
             }
             if now == 0 {
                 // A loop that cannot be run as one may still be written out.
-                now = self.round(program, method, &loops::last_resort)?.0;
+                now = self.round(program, method, &|op| Some((loops::last_resort(op)?, table::SIZES)))?.0;
             }
             if now == 0 {
                 break;
@@ -153,7 +166,7 @@ impl Decompose<'_> {
         &self,
         program: &Program,
         method: &mut Method,
-        formula: &dyn Fn(OpId) -> Option<Formula>,
+        formula: &dyn Fn(OpId) -> Option<(Formula, Needs)>,
     ) -> Result<(u64, Vec<Declined>), Error> {
         let accepted = (self.accepts)(program, method);
         let constants = Constants::new(program, method);
@@ -167,9 +180,13 @@ impl Decompose<'_> {
             let formula = formula(call.op).filter(|_| refused && removable(call));
             let mut why = None;
             at = sweep.step(&mut method.graph, &method.ranges, &constants, node, &mut |site| {
-                let Some(formula) = formula else { return Ok(None) };
+                let Some((formula, needs)) = formula else { return Ok(None) };
+                let done = formula(site);
+                if let Ok(None) = done {
+                    why = Some(Error::new(ErrorKind::Unsupported, format!("{needs}; here are {}", operands(site))));
+                }
                 // Operands that no shape rule accepts in the formula: it does not apply, either.
-                formula(site).or_else(|e| match e.kind() {
+                done.or_else(|e| match e.kind() {
                     ErrorKind::Shape | ErrorKind::Unsupported => {
                         why = Some(e);
                         Ok(None)
@@ -228,8 +245,15 @@ mod tests {
     #[test]
     fn every_operator_has_one_formula() {
         let mut seen = BTreeSet::new();
-        for op in TABLE.iter().flat_map(|(ops, _)| *ops) {
+        for op in TABLE.iter().flat_map(|(ops, ..)| *ops) {
             assert!(seen.insert(op.target()), "{op} stands twice");
+        }
+    }
+
+    #[test]
+    fn every_formula_says_what_it_needs() {
+        for (ops, _, needs) in TABLE {
+            assert!(needs.starts_with("its formula needs ") && needs.len() > 30, "{}", ops.first().map_or("", |op| op.target()));
         }
     }
 }

@@ -13,11 +13,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "how long the result is depends on values",
         "give its length as output_size, if it is known",
     ),
-    (
-        "torchvision.nms",
-        "how many boxes it keeps depends on their values",
-        "end the program before it, and leave it to the program around",
-    ),
+    ("torchvision.nms", "how many boxes it keeps depends on their values", "end the program before it, and leave it to the program around"),
     (
         "mode histogram.bin_ct histogram.bins_tensor",
         "MLX does not count equal values",

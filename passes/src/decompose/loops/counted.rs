@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use etx_ir::DType;
 use etx_ir::eval::{self, Value};
-use etx_ir::graph::{Arg, Graph, Node, NodeId, Type, ValueId, is_short};
+use etx_ir::graph::{Arg, Graph, Node, NodeId, TensorType, Type, ValueId, is_short};
 use etx_ir::op;
 use etx_ir::sym::{Dim, Expr};
 
@@ -30,10 +30,13 @@ pub(in super::super) fn while_loop(site: &mut Site<'_>) -> Result<Option<Patch>>
     if condition.inputs().len() != carried.len() + extra.len() || body.outputs().len() != carried.len() {
         return no("its bodies do not take and give what it carries");
     }
+    if carried.iter().any(|a| site.tensor(a).is_none()) {
+        return no_but("it carries a number", "carry it as a tensor of no dimensions");
+    }
     let given: Vec<Arg> = [&carried[..], &extra].concat();
     let start: Vec<Option<Value>> = given.iter().map(|a| known(site, a, 0)).collect();
     match followed(&condition, &body, start, carried.len())? {
-        Some(states) => counted(site, &body, &carried, &extra, &states),
+        Some(rounds) => counted(site, &body, &carried, &extra, rounds),
         None => by_size(site, &condition, &body, &carried, &extra),
     }
 }
@@ -95,8 +98,7 @@ fn needed<'g>(graph: &'g Graph, results: &[Arg]) -> (Vec<(NodeId, &'g Node)>, BT
 
 /// Some results of a graph for these inputs.
 fn evaluated(graph: &Graph, nodes: &[(NodeId, &Node)], results: &[Arg], inputs: &[Option<Value>]) -> Option<Vec<Value>> {
-    let mut values: HashMap<ValueId, Value> =
-        graph.inputs().iter().zip(inputs).filter_map(|(&v, x)| Some((v, x.clone()?))).collect();
+    let mut values: HashMap<ValueId, Value> = graph.inputs().iter().zip(inputs).filter_map(|(&v, x)| Some((v, x.clone()?))).collect();
     for (_, node) in nodes {
         let made = eval::call(node.op, &node.args, &|v| values.get(&v).cloned()).ok()?;
         values.extend(node.outputs.iter().copied().zip(made));
@@ -120,20 +122,21 @@ fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-/// What is known of the carried values before each round and after the last, or nothing if the condition depends on
-/// what is not, or holds for too long to count.
-fn followed(condition: &Graph, body: &Graph, start: Vec<Option<Value>>, carried: usize) -> Result<Option<Vec<Vec<Option<Value>>>>> {
+/// How many rounds the loop makes, or nothing if its condition depends on what is not known, or holds for too long to count.
+fn followed(condition: &Graph, body: &Graph, start: Vec<Option<Value>>, carried: usize) -> Result<Option<usize>> {
     // Small tensors stay what they are in shape, so what is known of them stays small.
     let parts: Vec<_> = body.outputs().iter().map(|out| needed(body, std::slice::from_ref(out))).collect();
     let mut follow: Vec<bool> = start.iter().map(Option::is_some).collect();
     loop {
         let lost: Vec<usize> = (0..carried)
-            .filter(|&i| follow.get(i) == Some(&true) && parts.get(i).is_none_or(|(_, needs)| needs.iter().any(|&j| follow.get(j) != Some(&true))))
+            .filter(|&i| {
+                follow.get(i) == Some(&true) && parts.get(i).is_none_or(|(_, needs)| needs.iter().any(|&j| follow.get(j) != Some(&true)))
+            })
             .collect();
         if lost.is_empty() {
             break;
         }
-        lost.into_iter().filter_map(|i| follow.get_mut(i).map(|f| *f = false).map(drop)).for_each(drop);
+        lost.into_iter().for_each(|i| follow.get_mut(i).into_iter().for_each(|f| *f = false));
     }
     let (asked, needs) = needed(condition, condition.outputs());
     if needs.iter().any(|&i| follow.get(i) != Some(&true)) {
@@ -143,16 +146,11 @@ fn followed(condition: &Graph, body: &Graph, start: Vec<Option<Value>>, carried:
     let results: Vec<Arg> = kept.iter().filter_map(|&i| body.outputs().get(i).cloned()).collect();
     let (nodes, _) = needed(body, &results);
     let mut now: Vec<Option<Value>> = start.into_iter().zip(follow).map(|(x, follow)| x.filter(|_| follow)).collect();
-    let mut states = Vec::new();
-    loop {
-        states.push(now.get(..carried).unwrap_or_default().to_vec());
+    for round in 0..=MOST_ROUNDS {
         let goes_on = evaluated(condition, &asked, condition.outputs(), &now).and_then(|all| truth(all.first()?));
         let Some(goes_on) = goes_on else { return no("its condition could not be computed at export") };
         if !goes_on {
-            return Ok(Some(states));
-        }
-        if states.len() > MOST_ROUNDS {
-            return Ok(None);
+            return Ok(Some(round));
         }
         let Some(next) = evaluated(body, &nodes, &results, &now) else { return no("its counter could not be computed at export") };
         for (&i, x) in kept.iter().zip(next) {
@@ -161,44 +159,23 @@ fn followed(condition: &Graph, body: &Graph, start: Vec<Option<Value>>, carried:
             }
         }
     }
+    Ok(None)
 }
 
-/// A number as a literal.
-fn literal(value: Option<&Value>) -> Option<Arg> {
-    match value? {
-        Value::Int(n) => Some(Arg::Int(*n)),
-        Value::Float(x) => Some(Arg::Float(*x)),
-        Value::Bool(b) => Some(Arg::Bool(*b)),
-        _ => None,
-    }
-}
-
-/// A loop of as many rounds as there are states but one.
-fn counted(site: &mut Site<'_>, body: &Graph, carried: &[Arg], extra: &[Arg], states: &[Vec<Option<Value>>]) -> Result<Option<Patch>> {
-    let rounds = states.len().saturating_sub(1);
-    let Some((last, before)) = states.split_last() else { return no("it has no state") };
-    let ends: Vec<Option<Arg>> = last.iter().map(|x| literal(x.as_ref())).collect();
+/// A loop of a known number of rounds.
+fn counted(site: &mut Site<'_>, body: &Graph, carried: &[Arg], extra: &[Arg], rounds: usize) -> Result<Option<Patch>> {
     if !is_short((rounds as i64).max(1), body.len()) {
-        return as_scan(site, body, carried, extra, &Dim::Int(rounds as i64), &ends);
+        return as_scan(site, body, carried, extra, &Dim::Int(rounds as i64));
     }
     let mut carry = carried.to_vec();
-    for state in before {
-        let given: Vec<Arg> = carry.iter().zip(state).map(|(c, x)| literal(x.as_ref()).unwrap_or_else(|| c.clone())).collect();
-        carry = inlined(site, body, &[&given[..], extra].concat())?;
+    for _ in 0..rounds {
+        carry = inlined(site, body, &[&carry[..], extra].concat())?;
     }
-    let results = carry.into_iter().zip(ends).map(|(c, end)| end.unwrap_or(c)).collect();
-    Ok(Some(Patch::Values(results)))
+    Ok(Some(Patch::Values(carry)))
 }
 
-/// A counter that goes from a number to a limit by a fixed step.
-struct Counter {
-    rounds: Dim,
-    /// What it is after the last round.
-    end: Dim,
-}
-
-/// Which carried value the condition compares with what, and how it changes.
-fn counter(site: &Site<'_>, condition: &Graph, body: &Graph, given: &[Arg]) -> Option<Counter> {
+/// How many rounds a loop makes whose counter goes from a number to a limit by a fixed step.
+fn counter(site: &Site<'_>, condition: &Graph, body: &Graph, given: &[Arg]) -> Option<Dim> {
     let place = |graph: &Graph, arg: &Arg| graph.inputs().iter().position(|&v| Some(v) == arg.as_value());
     let size = |arg: &Arg| -> Option<Dim> {
         match arg {
@@ -211,12 +188,20 @@ fn counter(site: &Site<'_>, condition: &Graph, body: &Graph, given: &[Arg]) -> O
     };
     let compared = single(condition, condition.outputs().first()?)?;
     let [a, b, ..] = compared.args.as_slice() else { return None };
-    let (at, limit, turned) = match (place(condition, a), place(condition, b)) {
-        (Some(i), Some(j)) if size(given.get(j)?).is_some() && changes(body, j).is_none() => (i, size(given.get(j)?)?, false),
-        (Some(i), Some(j)) => (j, size(given.get(i)?)?, true),
-        (Some(i), None) => (i, Dim::Int(b.as_int()?), false),
-        (None, Some(j)) => (j, Dim::Int(a.as_int()?), true),
-        (None, None) => return None,
+    // What is carried changes; a limit is a literal, another operand, or a size that the condition asks for.
+    let carried = |arg: &Arg| place(condition, arg).filter(|&i| i < body.outputs().len());
+    let limit = |arg: &Arg| match (place(condition, arg), arg) {
+        (Some(i), _) => size(given.get(i)?),
+        (None, Arg::Value(v)) => match condition.ty(*v) {
+            Type::Int(e) => Some(e.clone()),
+            _ => None,
+        },
+        (None, other) => other.as_int().map(Dim::Int),
+    };
+    let (at, limit, turned) = match (carried(a), carried(b)) {
+        (Some(i), None) => (i, limit(b)?, false),
+        (None, Some(j)) => (j, limit(a)?, true),
+        _ => return None,
     };
     let (less, equal) = by_op!(compared.op, {
         "aten.lt.Scalar" | "aten.lt.Tensor" | "_operator.lt" => (true, false),
@@ -235,8 +220,7 @@ fn counter(site: &Site<'_>, condition: &Graph, body: &Graph, given: &[Arg]) -> O
     }
     // The last one that still holds is one more round; without it, what is left is rounded up.
     let rounds = if equal { way.floor_div(&Dim::Int(by)).plus(&Dim::Int(1)) } else { way.plus(&Dim::Int(by - 1)).floor_div(&Dim::Int(by)) };
-    let end = start.plus(&rounds.times(&Dim::Int(step)));
-    site.ranges().bounds(&rounds).min.is_some_and(|n| n >= 0).then_some(Counter { rounds, end })
+    site.ranges().bounds(&rounds).min.is_some_and(|n| n >= 0).then_some(rounds)
 }
 
 /// The integer that a value is, or that is the only element of it.
@@ -272,53 +256,31 @@ fn changes(body: &Graph, at: usize) -> Option<i64> {
 
 /// A loop whose number of rounds follows from sizes.
 fn by_size(site: &mut Site<'_>, condition: &Graph, body: &Graph, carried: &[Arg], extra: &[Arg]) -> Result<Option<Patch>> {
-    let given = [carried, extra].concat();
-    let Some(Counter { rounds, end }) = counter(site, condition, body, &given) else {
+    let Some(rounds) = counter(site, condition, body, &[carried, extra].concat()) else {
         return no_but(
             "how often the body runs depends on values that the program computes",
             "loop a fixed number of times and keep what has converged (torch.where), or call the program once a round",
         );
     };
-    let mut ends = Vec::new();
-    for &v in &site.node().outputs.clone() {
-        ends.push(match site.graph().ty(v) {
-            Type::Int(_) => site.size(&end),
-            _ => None,
-        });
-    }
-    as_scan(site, body, carried, extra, &rounds, &ends)
+    as_scan(site, body, carried, extra, &rounds)
 }
 
-/// The loop as a scan over so many numbers, which its body does not look at. Carried numbers end as `ends` says.
-fn as_scan(site: &mut Site<'_>, body: &Graph, carried: &[Arg], extra: &[Arg], rounds: &Dim, ends: &[Option<Arg>]) -> Result<Option<Patch>> {
-    let outputs = site.node().outputs.clone();
-    let is_tensor: Vec<bool> = outputs.iter().map(|&v| site.graph().tensor(v).is_some()).collect();
-    if carried.iter().zip(&is_tensor).any(|(a, &tensor)| site.tensor(a).is_some() != tensor) {
-        return no("it carries what is a tensor in some rounds only");
-    }
-    if is_tensor.iter().zip(ends).any(|(&tensor, end)| !tensor && end.is_none()) {
-        return no_but("it carries a number that is not known at export", "carry it as a tensor of no dimensions");
-    }
-    let results: Vec<Arg> = body.outputs().iter().zip(&is_tensor).filter(|(_, tensor)| **tensor).map(|(out, _)| out.clone()).collect();
-    let (nodes, needs) = needed(body, &results);
-    if needs.iter().any(|&i| is_tensor.get(i) == Some(&false)) {
-        return no_but("its body computes with a number that it counts", "count in a tensor of no dimensions");
-    }
-    // The same body, of which the numbers are no inputs any more, and which gets one of the numbers that are gone over.
+/// The loop as a scan over so many numbers, which its body does not look at.
+fn as_scan(site: &mut Site<'_>, body: &Graph, carried: &[Arg], extra: &[Arg], rounds: &Dim) -> Result<Option<Patch>> {
+    // The same body with one more input, which the operands of a scan have between what it carries and the rest.
+    let number = Type::Tensor(TensorType::new(DType::Int32, Vec::new()));
     let mut graph = Graph::new();
     let mut map: HashMap<ValueId, Arg> = HashMap::new();
     for (i, &v) in body.inputs().iter().enumerate() {
         if i == carried.len() {
-            graph.add_input("round", Type::Tensor(etx_ir::graph::TensorType::new(DType::Int32, Vec::new())));
+            graph.add_input("round", number.clone());
         }
-        if is_tensor.get(i) != Some(&false) {
-            map.insert(v, Arg::Value(graph.add_input(&body.value(v).name, body.ty(v).clone())));
-        }
+        map.insert(v, Arg::Value(graph.add_input(&body.value(v).name, body.ty(v).clone())));
     }
     if extra.is_empty() {
-        graph.add_input("round", Type::Tensor(etx_ir::graph::TensorType::new(DType::Int32, Vec::new())));
+        graph.add_input("round", number);
     }
-    for (_, node) in nodes {
+    for (_, node) in body.nodes() {
         let mut list = node.args.clone();
         list.iter_mut().for_each(|a| a.rewrite(&mut |v| map.get(&v).cloned().unwrap_or(Arg::None)));
         let types = node.outputs.iter().map(|&v| (&*body.value(v).name, body.ty(v).clone())).collect();
@@ -326,17 +288,15 @@ fn as_scan(site: &mut Site<'_>, body: &Graph, carried: &[Arg], extra: &[Arg], ro
         let made = graph.node(id).outputs.clone();
         map.extend(node.outputs.iter().copied().zip(made.into_iter().map(Arg::Value)));
     }
-    let mut results = results;
+    let mut results = body.outputs().to_vec();
     results.iter_mut().for_each(|a| a.rewrite(&mut |v| map.get(&v).cloned().unwrap_or(Arg::None)));
     graph.set_outputs(results);
 
     let Some(length) = site.size(rounds) else { return no(format!("the number of rounds, {rounds}, cannot be computed here")) };
     let numbers = args(op!("aten.arange.start_step"), [Arg::Int(0), length, Arg::Int(1)], &[("dtype", Arg::DType(DType::Int32))]);
     let numbers = site.call(op!("aten.arange.start_step"), numbers)?;
-    let init: Vec<Arg> = carried.iter().zip(&is_tensor).filter(|(_, tensor)| **tensor).map(|(a, _)| a.clone()).collect();
-    let types = outputs.iter().zip(&is_tensor).filter(|(_, tensor)| **tensor).map(|(&v, _)| site.graph().ty(v).clone()).collect();
-    let list = vec![Arg::Graph(Box::new(graph)), Arg::List(init), Arg::List(vec![Arg::Value(numbers)]), Arg::List(extra.to_vec())];
-    let mut made = site.write(op!("higher_order.scan"), list, types).into_iter();
-    let results = is_tensor.iter().zip(ends).map(|(&tensor, end)| if tensor { made.next().map(Arg::Value) } else { end.clone() });
-    Ok(Some(Patch::Values(results.map(|a| a.unwrap_or(Arg::None)).collect())))
+    let types = site.node().outputs.iter().map(|&v| site.graph().ty(v).clone()).collect();
+    let lists = [carried.to_vec(), vec![Arg::Value(numbers)], extra.to_vec()].map(Arg::List);
+    let made = site.write(op!("higher_order.scan"), [vec![Arg::Graph(Box::new(graph))], lists.to_vec()].concat(), types);
+    Ok(Some(Patch::Values(made.into_iter().map(Arg::Value).collect())))
 }
