@@ -96,11 +96,16 @@ fn of_either_side(p: &mut Pen<'_, '_>, x: &Arg, offset: i64, first: usize, secon
     let x = p.slice(&x, second, Arg::Int(across), last_column)?;
     let order: Vec<usize> = (0..rank).filter(|&d| d != first && d != second).chain([first, second]).collect();
     let x = p.permute(&x, &order)?;
-    let count = p.call(op!("aten.sym_size.int"), vec![x.clone(), Arg::Int(rank as i64 - 2)])?;
-    let places = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), count, Arg::Int(1), Arg::DType(DType::Int64)])?;
-    let mut index = vec![Arg::None; rank.saturating_sub(2)];
-    index.extend([places.clone(), places]);
-    p.call(op!("aten.index.Tensor"), vec![x, Arg::List(index)]).map(Some)
+    let row = rank - 2;
+    let count = p.call(op!("aten.sym_size.int"), vec![x.clone(), Arg::Int(row as i64)])?;
+    let lead: Vec<Dim> = p.ty(&x)?.shape.iter().take(row).cloned().collect();
+    let Some(Arg::List(mut sizes)) = p.0.sizes(&lead) else { return no("its sizes cannot be computed from those of the inputs") };
+    sizes.extend([count.clone(), Arg::Int(1)]);
+    let place = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), count, Arg::Int(1), Arg::DType(DType::Int64)])?;
+    let place = p.unsqueeze(&place, 1)?;
+    let place = p.call(op!("aten.expand.default"), vec![place, Arg::List(sizes)])?;
+    let y = p.call(op!("aten.gather.default"), vec![x, Arg::Int(row as i64 + 1), place])?;
+    p.squeeze(&y, row + 1).map(Some)
 }
 
 fn axes(site: &Site<'_>, rank: usize) -> Option<(i64, usize, usize)> {
@@ -264,9 +269,7 @@ pub(super) fn diagonal_scatter(site: &mut Site<'_>) -> Result {
             let row = Ex::from(row) - down;
             let row = Ex::call(op!("aten.clamp.default"), vec![row, 0i64.into(), Arg::None.into()]);
             let row = p.write(&row.min(Ex::from(furthest) - 1i64))?;
-            let mut index = vec![Arg::None; last];
-            index.push(row);
-            let src = p.call(op!("aten.index.Tensor"), vec![src, Arg::List(index)])?;
+            let src = p.call(op!("aten.index_select.default"), vec![src, Arg::Int(last as i64), row])?;
             p.unsqueeze(&src, last + 1)?
         }
     };
