@@ -3,7 +3,7 @@
 //! Dead instructions go; results that leave the partition are written straight to their output slots; temporaries share
 //! numbers once no longer needed, so that the runtime lets go of their memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use etx_ir::DType;
 use etx_ir::graph::{Type, ValueId};
@@ -218,8 +218,39 @@ fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, 
     Ok((values, slots))
 }
 
-/// Removes instructions of the main chain whose results nothing reads.
+/// Removes instructions of branches and bodies whose results nothing reads, in whatever chain and round.
+fn remove_dead_in_bodies(cx: &mut Cx<'_>, keep: &[SlotRef]) {
+    let mut before = usize::MAX;
+    while cx.chains.len() > 1 && cx.chains.iter().map(Vec::len).sum::<usize>() < before {
+        before = cx.chains.iter().map(Vec::len).sum();
+        let mut live: HashSet<SlotRef> = keep.iter().copied().collect();
+        for instr in cx.chains.iter().flatten().chain(&cx.init) {
+            instr.visit_slots(|s, access| {
+                if access == Access::Read {
+                    live.insert(s);
+                }
+            });
+            if let Instr::Scan { outputs, carry, .. } = instr {
+                // The loop takes these from its body when a round ends.
+                live.extend(outputs.iter().chain(carry).map(|&t| SlotRef::Tensor(t)));
+            }
+        }
+        let slots = &cx.slots;
+        let needed = |instr: &Instr| {
+            let mut needed = matches!(instr, Instr::If { .. } | Instr::Scan { .. } | Instr::UpdateAndAttend { .. });
+            instr.visit_slots(|s, access| {
+                let state = |t: Tid| slots.get(t.0 as usize).is_some_and(|slot| matches!(slot.origin, Origin::Buffer(_)));
+                needed |= access == Access::Write && (live.contains(&s) || matches!(s, SlotRef::Tensor(t) if state(t)));
+            });
+            needed
+        };
+        cx.chains.iter_mut().skip(1).for_each(|chain| chain.retain(&needed));
+    }
+}
+
+/// Removes instructions whose results nothing reads.
 pub(super) fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
+    remove_dead_in_bodies(cx, keep);
     let mut live_tensors: BTreeSet<u32> = BTreeSet::new();
     let mut live_values: BTreeSet<u32> = BTreeSet::new();
     for slot in keep {

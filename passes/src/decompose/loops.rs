@@ -4,10 +4,10 @@ mod counted;
 
 use std::collections::HashMap;
 
-use etx_ir::error::Error;
+use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::{Arg, Graph, ValueId, is_short};
 use etx_ir::op;
-use etx_ir::op::{Kind, OpId};
+use etx_ir::op::OpId;
 use etx_ir::program::{Input, InputKind, Method, OutputKind};
 
 use super::pen::Pen;
@@ -31,10 +31,12 @@ pub(super) fn inlined(site: &mut Site<'_>, body: &Graph, given: &[Arg]) -> Resul
     for (_, node) in body.nodes() {
         let mut list = node.args.clone();
         list.iter_mut().for_each(|a| a.rewrite(&mut |v| map.get(&v).cloned().unwrap_or(Arg::None)));
-        let results = match node.op.schema().kind {
-            // What these give follows from their own bodies.
-            Kind::HigherOrder => site.write(node.op, list, node.outputs.iter().map(|&v| body.ty(v).clone()).collect()),
-            _ => site.call_all(node.op, list)?,
+        let results = match site.call_all(node.op, list.clone()) {
+            // What no rule tells, as of operators with bodies of their own, is what it was.
+            Err(e) if e.kind() == ErrorKind::Unsupported => {
+                site.write(node.op, list, node.outputs.iter().map(|&v| body.ty(v).clone()).collect())
+            }
+            results => results?,
         };
         map.extend(node.outputs.iter().copied().zip(results.into_iter().map(Arg::Value)));
     }

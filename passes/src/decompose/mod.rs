@@ -78,6 +78,9 @@ pub type Verdicts<'a> = dyn Fn(&Program, &Method) -> Vec<bool> + 'a;
 /// refuses that call: the question is asked for each call, so a refused convolution leaves the others as they are. What a
 /// formula wrote is asked about again, until nothing that is refused has a formula.
 ///
+/// A formula that does not apply says why, and the report has it ([`Declined`]). Loops that are not written out stay as they are, and what
+/// their bodies hold is taken apart like the rest.
+///
 /// Formulas give eager PyTorch's results. Half types are computed in `f32` and rounded once at the end where torch does so.
 pub struct Decompose<'a> {
     accepts: Box<Verdicts<'a>>,
@@ -149,7 +152,7 @@ impl Decompose<'_> {
                 now = inner;
                 declined.extend(why);
             }
-            if now == 0 {
+            if now == 0 && method.graph.nodes().any(|(_, n)| loops::last_resort(n.op).is_some()) {
                 // A loop that cannot be run as one may still be written out.
                 now = self.round(program, method, &|op| Some((loops::last_resort(op)?, table::SIZES)))?.0;
             }

@@ -130,7 +130,10 @@ fn followed(condition: &Graph, body: &Graph, start: Vec<Option<Value>>, carried:
     loop {
         let lost: Vec<usize> = (0..carried)
             .filter(|&i| {
-                follow.get(i) == Some(&true) && parts.get(i).is_none_or(|(_, needs)| needs.iter().any(|&j| follow.get(j) != Some(&true)))
+                let follows = |(nodes, needs): &(Vec<(NodeId, &Node)>, BTreeSet<usize>)| {
+                    needs.iter().all(|&j| follow.get(j) == Some(&true)) && !nodes.iter().any(|(_, n)| n.op.is_random())
+                };
+                follow.get(i) == Some(&true) && !parts.get(i).is_some_and(follows)
             })
             .collect();
         if lost.is_empty() {
@@ -139,7 +142,7 @@ fn followed(condition: &Graph, body: &Graph, start: Vec<Option<Value>>, carried:
         lost.into_iter().for_each(|i| follow.get_mut(i).into_iter().for_each(|f| *f = false));
     }
     let (asked, needs) = needed(condition, condition.outputs());
-    if needs.iter().any(|&i| follow.get(i) != Some(&true)) {
+    if needs.iter().any(|&i| follow.get(i) != Some(&true)) || asked.iter().any(|(_, n)| n.op.is_random()) {
         return Ok(None);
     }
     let kept: Vec<usize> = (0..carried).filter(|&i| follow.get(i) == Some(&true)).collect();
