@@ -69,6 +69,29 @@ impl TensorType {
         self.shape.iter().map(Expr::as_int).collect()
     }
 
+    /// Why there is no tensor of these sizes, whatever symbols stand for: a negative size, one that does not fit 64 bits, or too
+    /// many elements.
+    pub fn impossible(&self) -> Option<String> {
+        const MOST: i64 = 1 << 60;
+        let mut elements = Some(1i64);
+        for e in &self.shape {
+            match e {
+                Expr::Int(n) if *n < 0 => return Some(format!("the size {e} is negative")),
+                Expr::Int(n) => elements = elements.and_then(|k| k.checked_mul((*n).max(1))),
+                Expr::Bool(_) | Expr::Float(_) => return Some(format!("the size {e} is no integer")),
+                Expr::Sym(_) => {}
+                Expr::Add(_) | Expr::Mul(_) | Expr::Call(..) => {
+                    let mut symbolic = false;
+                    e.visit_symbols(&mut |_| symbolic = true);
+                    if !symbolic {
+                        return Some(format!("the size {e} does not fit 64 bits"));
+                    }
+                }
+            }
+        }
+        elements.is_none_or(|n| n > MOST).then(|| format!("{:?} are more elements than there can be", self.shape))
+    }
+
     /// Same element type and same sizes (as expressions): the test for "this changes nothing".
     pub fn same_as(&self, other: &TensorType) -> bool {
         self.dtype == other.dtype && self.shape == other.shape
