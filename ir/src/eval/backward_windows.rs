@@ -2,7 +2,7 @@
 
 use super::backward::added;
 use super::call::{Call, Results, one};
-use super::order::lines;
+use super::order::{line_count, lines};
 use super::resample::{Fill, Method, covered, factors, pad_with, sources, step};
 use super::tensor::{Tensor, count};
 use super::windows::{Seen, Window, parts, pooling};
@@ -116,7 +116,7 @@ pub(super) fn upsample(c: &Call, n: usize, method: Method) -> Results {
             return Err(bad("an image without extent"));
         }
         let scale = step(have, size, factors.get(i).copied().flatten(), aligned);
-        count(&[out.numel() / size.max(1), have])?;
+        count(&[line_count(&out, first + i), have])?;
         covered(size, have, method)?;
         let weights: Vec<_> = (0..size).map(|k| sources(k, have, scale, aligned, method)).collect();
         out = lines(&out, first + i, DType::Float64, |line: &[f64]| {

@@ -432,6 +432,7 @@ pub(super) fn matrix_power(c: &Call) -> Results {
     if !(1..=1 << 20).contains(&n) {
         return Err(Error::new(crate::error::ErrorKind::Unsupported, "powers below 1"));
     }
+    budget::work(n as usize, 256)?;
     one((1..n).try_fold(t.clone(), |p, _| matmul_of(&p, &t))?)
 }
 

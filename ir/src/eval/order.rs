@@ -11,6 +11,11 @@ use super::{Error, bad, budget};
 use crate::DType;
 use crate::infer::promote::to_sum;
 
+/// How many lines a tensor has along an axis, also where they are empty.
+pub(super) fn line_count(t: &Tensor, axis: usize) -> usize {
+    t.shape().iter().enumerate().filter(|(a, _)| *a != axis).fold(1, |n, (_, d)| n.saturating_mul(*d))
+}
+
 /// Applies `f` to every line of a tensor along an axis; the lines it gives replace them and may have another length.
 pub(super) fn lines<T: Element, R: Element>(t: &Tensor, axis: usize, dtype: DType, f: impl Fn(&[T]) -> Vec<R>) -> Result<Tensor, Error> {
     if t.rank() == 0 {

@@ -2,7 +2,7 @@
 
 use super::call::{Call, Results, one};
 use super::element::Complex;
-use super::order::lines;
+use super::order::{line_count, lines};
 use super::resample::{Fill, padded};
 use super::tensor::Tensor;
 use super::views::windows;
@@ -68,7 +68,7 @@ pub(super) fn fft(c: &Call) -> Results {
 
 /// Real numbers from half of their spectrum along an axis: the other half mirrors it.
 fn real_along(half: &Tensor, axis: usize, n: usize) -> Result<Tensor, Error> {
-    let count = super::tensor::count(&[half.numel() / half.size(axis).max(1), n])?;
+    let count = super::tensor::count(&[line_count(half, axis), n])?;
     crate::budget::work(count.max(n), n)?;
     let full = lines(half, axis, DType::Complex128, |x: &[Complex]| {
         let at = |k: usize| {

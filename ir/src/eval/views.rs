@@ -71,6 +71,9 @@ pub(super) fn unflatten(c: &Call) -> Results {
     let axis = c.axis("dim", t.rank())?;
     let inner = inferred(t.size(axis), &c.ints("sizes")?)?;
     let mut shape = t.shape().to_vec();
+    if axis >= shape.len() {
+        return Err(bad("a scalar has no dimension to unflatten"));
+    }
     shape.splice(axis..=axis, inner);
     one(t.reshape(&shape)?)
 }
