@@ -1,6 +1,6 @@
 //! From delegates and the method around them to what the writer takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use etx_ir::graph::{Arg, TensorType, Type, ValueId};
 use etx_ir::program::{InputKind, Method, OutputKind, Program, WeightId};
@@ -48,7 +48,13 @@ pub(crate) fn separate_state(program: &Program) -> Vec<SeparateState> {
 
 /// Describes one method, all of whose nodes are in delegates; sizes without an upper bound are taken to be at most `max_size`.
 pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate], max_size: u32) -> Result<emit::Method, Error> {
-    let mut wiring = Wiring { program, method, delegates, constants: Vec::new(), max_size: max_size.into() };
+    let mut results = HashMap::new();
+    for (delegate, d) in delegates.iter().enumerate() {
+        for (output, &v) in d.outputs.iter().enumerate() {
+            results.entry(v).or_insert((delegate, output));
+        }
+    }
+    let mut wiring = Wiring { program, method, results, constants: Vec::new(), max_size: max_size.into() };
     let mut inputs = Vec::new();
     for input in &method.inputs {
         match &input.kind {
@@ -101,7 +107,8 @@ pub(crate) fn method(program: &Program, method: &Method, delegates: &[Delegate],
 struct Wiring<'a> {
     program: &'a Program,
     method: &'a Method,
-    delegates: &'a [Delegate],
+    /// What delegates give: which, and at which place.
+    results: HashMap<ValueId, (usize, usize)>,
     constants: Vec<etx_ir::weights::TensorData>,
     max_size: i64,
 }
@@ -168,10 +175,8 @@ impl Wiring<'_> {
 
     /// A value that the caller gets: from a delegate if one gives it.
     fn value(&mut self, v: ValueId) -> Result<emit::Value, Error> {
-        for (delegate, d) in self.delegates.iter().enumerate() {
-            if let Some(output) = d.outputs.iter().position(|&o| o == v) {
-                return Ok(emit::Value::Result { delegate, output });
-            }
+        if let Some(&(delegate, output)) = self.results.get(&v) {
+            return Ok(emit::Value::Result { delegate, output });
         }
         match self.given(v) {
             Some(value) => Ok(value),

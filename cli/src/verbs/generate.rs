@@ -9,7 +9,7 @@ use etx::generate::{LanguageModel, Options, Outcome, Phase, Sampler, Sampling, S
 use etx::runtime::Runtime;
 use serde::Serialize;
 
-use super::{Failure, Format, Threads, to_json};
+use super::{Failure, Format, Limits, Threads, to_json};
 
 /// Continue a text with a lowered language model
 ///
@@ -64,6 +64,8 @@ pub(crate) struct Opts {
     method: Option<String>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    limits: Limits,
     /// How to print: text as it comes, or everything at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -122,7 +124,7 @@ impl Opts {
         self.threads.apply()?;
         let mut sampler = Sampler::new(Sampling { temperature: self.temperature, top_p: self.top_p, seed: self.seed })?;
         let tokenizer = self.tokenizer.as_deref().map(Tokenize::start).transpose()?;
-        let runtime = Runtime::open(&self.file)?;
+        let runtime = self.limits.of(Runtime::open(&self.file)?);
         let model = match &self.method {
             Some(name) => LanguageModel::with_method(&runtime, name),
             None => LanguageModel::new(&runtime),

@@ -4,6 +4,7 @@
 mod bad_input;
 #[cfg(feature = "generate")]
 mod generate;
+mod hostile;
 mod quantize;
 mod sizes;
 mod snapshots;
