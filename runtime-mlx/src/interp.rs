@@ -392,6 +392,7 @@ fn check_input(meta: &TensorMeta, tensor: &Tensor) -> Result<()> {
 fn last_uses(program: &Program) -> Vec<Vec<Tid>> {
     let Some(main) = program.chains.get(program.main_chain as usize) else { return Vec::new() };
     let mut last = vec![None; usize::try_from(program.num_tensors()).unwrap_or(0)];
+    let mut seen = vec![None; program.chains.len()];
     for (i, instr) in main.iter().enumerate() {
         let mut pending = vec![instr];
         while let Some(instr) = pending.pop() {
@@ -402,9 +403,13 @@ fn last_uses(program: &Program) -> Vec<Vec<Tid>> {
                     *last = Some(i);
                 }
             });
-            // Verified programs nest finitely.
-            let called = instr.calls().filter_map(|c| program.chains.get(usize::try_from(c).ok()?));
-            pending.extend(called.flatten());
+            // Each chain once: chains that call the next one twice would be walked for ever.
+            for chain in instr.calls().filter_map(|c| usize::try_from(c).ok()) {
+                if seen.get(chain).is_some_and(|&by| by != Some(i)) {
+                    seen[chain] = Some(i);
+                    pending.extend(program.chains.get(chain).into_iter().flatten());
+                }
+            }
         }
     }
     let mut dead = vec![Vec::new(); main.len()];

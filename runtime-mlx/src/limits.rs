@@ -70,7 +70,8 @@ impl Account {
     /// A call begins, with inputs of so many bytes and elements.
     pub(crate) fn begin(&self, bytes: u64, elements: u64) {
         let memory = self.memory_base.saturating_add(bytes.saturating_mul(MEMORY_A_BYTE));
-        let steps = STEPS.saturating_add(self.instructions.load(Ordering::Relaxed).saturating_mul(STEPS_AN_INSTRUCTION.saturating_add(elements)));
+        let steps =
+            STEPS.saturating_add(self.instructions.load(Ordering::Relaxed).saturating_mul(STEPS_AN_INSTRUCTION.saturating_add(elements)));
         self.memory.store(self.limits.memory.unwrap_or(memory), Ordering::Relaxed);
         self.steps_left.store(self.limits.steps.unwrap_or(steps), Ordering::Relaxed);
     }

@@ -28,7 +28,9 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     for (name, part) in [("normalizer", &parts.normalizer), ("pre_tokenizer", &parts.pre_tokenizer), ("decoder", &parts.decoder)] {
         let growth = growth(part, 0).map_err(|e| format!("{name}: {e}"))?;
         if growth > MOST_GROWTH {
-            return Err(format!("{name}: its replacements make a text up to {growth:.0} times as long; at most {MOST_GROWTH} are accepted"));
+            return Err(format!(
+                "{name}: its replacements make a text up to {growth:.0} times as long; at most {MOST_GROWTH} are accepted"
+            ));
         }
     }
     Ok(())

@@ -48,7 +48,10 @@ fn sizes_beyond_all_bounds() {
         ("f32[3]", "  %v : f32[268435456] = aten.linspace.default(0.0, 1.0, 268435456)\n  return %x, %v"),
         ("f32[1, 1, 7]", "  %v : f32[1, 1, 1073741824] = aten.adaptive_avg_pool1d.default(%x, [1073741824])\n  return %v"),
         ("f32[1, 1, 7]", "  %v : f32[1, 1, 1073741824] = aten.upsample_linear1d.vec(%x, [1073741824], False, None)\n  return %v"),
-        ("f32[1, 1, 7, 7]", "  %v : f32[1, 1, 536870912, 7] = aten._upsample_bilinear2d_aa.default(%x, [536870912, 7], False)\n  return %v"),
+        (
+            "f32[1, 1, 7, 7]",
+            "  %v : f32[1, 1, 536870912, 7] = aten._upsample_bilinear2d_aa.default(%x, [536870912, 7], False)\n  return %v",
+        ),
         ("f32[1, 2, 64]", "  %v : f32[1, 2, 80] = aten.pad.default(%x, [8, 9223372036854775807], mode=\"reflect\")\n  return %v"),
         ("f32[1, 4, 2, 2]", "  %v : f32[1, 1, 4, 4] = aten.pixel_shuffle.default(%x, -9223372036854775808)\n  return %v"),
         ("f32[4, 4]", "  %v : f32[4, 4, 4611686018427387904] = aten.expand.default(%x, [4, 4, 4611686018427387904])\n  return %v"),
@@ -124,7 +127,8 @@ fn tokenizers_that_never_end_or_fail() {
         json[part] = value;
         json.to_string()
     };
-    let replace = |pattern: serde_json::Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
+    let replace =
+        |pattern: serde_json::Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
     let twice = replace(serde_json::json!({"String": "a"}), "aa");
     let cases = [
         whole[..12].to_owned(),
@@ -165,7 +169,8 @@ fn inputs_that_broke_etx_before() {
     let mut tried = 0;
     for name in &names {
         let file = beside.join(name);
-        let (lower, tokenizer) = (name.ends_with(".etir") || name.ends_with(".pt2") || name.ends_with(".json"), name.starts_with("tokenizer"));
+        let (lower, tokenizer) =
+            (name.ends_with(".etir") || name.ends_with(".pt2") || name.ends_with(".json"), name.starts_with("tokenizer"));
         if name == "grid_sample_empty.safetensors" {
             refused(&folder, args!["run", fixture("grid_sample_of_any_size/reference.pte"), "--inputs", file]);
         } else if tokenizer {

@@ -56,9 +56,44 @@ const TYPES: &[DType] = &[
 ];
 
 const STRINGS: &[&str] = &[
-    "none", "mean", "sum", "tanh", "floor", "trunc", "reflect", "replicate", "circular", "constant", "ij", "xy", "amax", "amin", "prod",
-    "add", "multiply", "same", "valid", "fro", "nuc", "linear", "lower", "higher", "midpoint", "nearest", "bilinear", "ii,ij->j", "ab,bc->ac",
-    "...i,i->...", "i->", "i..j->z", "->", "INT", "FLOAT", "aten.add.Tensor", "", "é",
+    "none",
+    "mean",
+    "sum",
+    "tanh",
+    "floor",
+    "trunc",
+    "reflect",
+    "replicate",
+    "circular",
+    "constant",
+    "ij",
+    "xy",
+    "amax",
+    "amin",
+    "prod",
+    "add",
+    "multiply",
+    "same",
+    "valid",
+    "fro",
+    "nuc",
+    "linear",
+    "lower",
+    "higher",
+    "midpoint",
+    "nearest",
+    "bilinear",
+    "ii,ij->j",
+    "ab,bc->ac",
+    "...i,i->...",
+    "i->",
+    "i..j->z",
+    "->",
+    "INT",
+    "FLOAT",
+    "aten.add.Tensor",
+    "",
+    "é",
 ];
 
 /// Mostly small, sometimes absurd.
@@ -149,7 +184,9 @@ fn argument<'g>(dice: &mut Dice, ty: &ArgType, bodies: &'g [Graph]) -> Argument<
         ArgType::Layout | ArgType::MemoryFormat | ArgType::Device => Argument::Ignored,
         ArgType::Generator => Argument::Value(Value::None),
         ArgType::Graph => Argument::Graph(&bodies[dice.roll(bodies.len())]),
-        ArgType::Operator => Argument::Op(dice.pick(&[OpId::of("aten.add_.Tensor"), OpId::of("aten.relu.default"), OpId::of("aten.fill_.Scalar")])),
+        ArgType::Operator => {
+            Argument::Op(dice.pick(&[OpId::of("aten.add_.Tensor"), OpId::of("aten.relu.default"), OpId::of("aten.fill_.Scalar")]))
+        }
         ArgType::Optional(inner) => {
             if dice.roll(3) == 0 {
                 return Argument::Value(Value::None);
