@@ -405,8 +405,8 @@ fn last_uses(program: &Program) -> Vec<Vec<Tid>> {
             });
             // Each chain once: chains that call the next one twice would be walked for ever.
             for chain in instr.calls().filter_map(|c| usize::try_from(c).ok()) {
-                if seen.get(chain).is_some_and(|&by| by != Some(i)) {
-                    seen[chain] = Some(i);
+                if let Some(by) = seen.get_mut(chain).filter(|by| **by != Some(i)) {
+                    *by = Some(i);
                     pending.extend(program.chains.get(chain).into_iter().flatten());
                 }
             }
