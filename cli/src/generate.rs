@@ -40,7 +40,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod apart;
 mod facts;
+mod growth;
 mod sampler;
 mod signature;
 mod text;
@@ -54,6 +56,7 @@ use etx_runtime_mlx::{Method, Runtime, Tensor, Value};
 use half::{bf16, f16};
 use serde::Serialize;
 
+pub use apart::serve;
 pub use facts::Facts;
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};

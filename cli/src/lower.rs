@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Instant;
 
+use etx_ir::budget;
 use etx_ir::conditions;
 use etx_ir::program::{Method, Program};
 use etx_ir::sym::Ranges;
@@ -90,6 +91,7 @@ pub struct Lowering<'p> {
     constants: Vec<ConstantMethod>,
     quantize: Option<Quantize>,
     max_size: u32,
+    max_memory: Option<u64>,
 }
 
 impl Default for Lowering<'_> {
@@ -108,6 +110,7 @@ impl<'p> Lowering<'p> {
             constants: Vec::new(),
             quantize: None,
             max_size: DEFAULT_MAX_SIZE,
+            max_memory: None,
         }
     }
 
@@ -166,12 +169,28 @@ impl<'p> Lowering<'p> {
         self
     }
 
+    /// Lets lowering make so many bytes of constants and calls of its own, instead of 256 MiB and 128 kB for each call of the
+    /// program: a size in a file of some kilobytes could ask for terabytes.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = Some(bytes);
+        self
+    }
+
     /// Rewrites, divides and compiles the program. No weight is read yet.
     ///
     /// # Errors
     /// See [`Error`]. What cannot be delegated is collected over all methods first.
     pub fn run(self, program: Program) -> Result<Lowered, Error> {
-        let Self { pipeline, options, backend, constants, quantize, max_size } = self;
+        budget::within(elements(self.max_memory, &program), || self.run_within(program))
+    }
+
+    fn run_within(self, program: Program) -> Result<Lowered, Error> {
+        if program.methods.is_empty() {
+            let what = "there is nothing to lower: the program has no methods";
+            return Err(etx_ir::error::Error::new(etx_ir::error::ErrorKind::Invalid, what).help("export a model with torch.export").into());
+        }
+        let Self { pipeline, options, backend, constants, quantize, max_size, max_memory: _ } = self;
         let backend = backend.unwrap_or_else(|| mlx(max_size));
         let (program, mut report, declined) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
         let start = Instant::now();
@@ -213,8 +232,10 @@ impl<'p> Lowering<'p> {
     /// What the passes find.
     pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
         let backend = self.backend.unwrap_or_else(|| mlx(self.max_size));
-        let (program, report, _) = rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), program)?;
-        Ok((program, report))
+        budget::within(elements(self.max_memory, &program), || {
+            let (program, report, _) = rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), program)?;
+            Ok((program, report))
+        })
     }
 }
 
@@ -252,6 +273,14 @@ fn explain(method: &Method, division: &mut Division, declined: &[Declined]) {
             }
         }
     }
+}
+
+/// How many elements, of 8 bytes, lowering may make.
+fn elements(bytes: Option<u64>, program: &Program) -> u64 {
+    const ALWAYS: u64 = 1 << 25;
+    const A_CALL: u64 = 1 << 14;
+    let calls: u64 = program.methods.iter().map(|m| m.graph.len() as u64).sum();
+    bytes.map_or(ALWAYS.saturating_add(calls.saturating_mul(A_CALL)), |bytes| bytes / 8)
 }
 
 fn rewrite(

@@ -27,6 +27,9 @@ enum Verb {
     Run(run::Opts),
     #[cfg(feature = "generate")]
     Generate(generate::Opts),
+    #[cfg(feature = "generate")]
+    #[command(hide = true)]
+    Tokenize(generate::Tokenize),
     Print(print::Opts),
     Inspect(inspect::Opts),
     Ops(ops::Opts),
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
             Verb::Run(opts) => opts.run(&mut out),
             #[cfg(feature = "generate")]
             Verb::Generate(opts) => opts.run(&mut out),
+            #[cfg(feature = "generate")]
+            Verb::Tokenize(opts) => opts.run(&mut out),
             Verb::Print(opts) => opts.run(&mut out),
             Verb::Inspect(opts) => opts.run(&mut out),
             Verb::Ops(opts) => opts.run(&mut out),

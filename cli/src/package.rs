@@ -1,6 +1,6 @@
 //! From delegates and the method around them to what the writer takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use etx_ir::conditions::{self, Conditions};
 use etx_ir::graph::{Arg, TensorType, Type, ValueId};
@@ -152,7 +152,13 @@ fn describe(
     max_size: i64,
     encode: &dyn Fn(&Payload) -> Result<Vec<u8>, Error>,
 ) -> Result<emit::Method, Error> {
-    let mut wiring = Wiring { program, method, delegates, constants: Vec::new(), ranges, max_size };
+    let mut results = HashMap::new();
+    for (delegate, d) in delegates.iter().enumerate() {
+        for (output, &v) in d.outputs.iter().enumerate() {
+            results.entry(v).or_insert((delegate, output));
+        }
+    }
+    let mut wiring = Wiring { program, method, results, constants: Vec::new(), ranges, max_size };
     let mut inputs = Vec::new();
     for input in &method.inputs {
         match &input.kind {
@@ -201,7 +207,8 @@ fn describe(
 struct Wiring<'a> {
     program: &'a Program,
     method: &'a Method,
-    delegates: &'a [Delegate],
+    /// What delegates give: which, and at which place.
+    results: HashMap<ValueId, (usize, usize)>,
     constants: Vec<TensorData>,
     /// Bounds of the symbols, upper ones of sizes included.
     ranges: Ranges,
@@ -266,10 +273,8 @@ impl Wiring<'_> {
 
     /// A value that the caller gets: from a delegate if one gives it.
     fn value(&mut self, v: ValueId) -> Result<emit::Value, Error> {
-        for (delegate, d) in self.delegates.iter().enumerate() {
-            if let Some(output) = d.outputs.iter().position(|&o| o == v) {
-                return Ok(emit::Value::Result { delegate, output });
-            }
+        if let Some(&(delegate, output)) = self.results.get(&v) {
+            return Ok(emit::Value::Result { delegate, output });
         }
         match self.given(v) {
             Some(value) => Ok(value),

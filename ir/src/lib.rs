@@ -41,6 +41,7 @@
 //! 4. Nothing depends on the order of a hash map, on the clock or on threads.
 //! 5. No file, however broken, makes this crate panic, hang or allocate more than the file's size justifies. Errors say
 //!    what is wrong, where, and what to do; all findings of one kind come at once.
+pub mod budget;
 pub mod build;
 pub mod conditions;
 pub mod dtype;

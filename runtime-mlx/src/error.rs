@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use etx_ir::error::shortened;
+
 /// Result of anything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -45,7 +47,7 @@ impl Error {
     /// An error of a kind, described for a person.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), places: Vec::new() }))
+        Error(Box::new(Inner { kind, message: shortened(message.into()), places: Vec::new() }))
     }
 
     /// What kind of thing went wrong.
@@ -56,7 +58,7 @@ impl Error {
     /// The same error, known to have happened inside `place`.
     #[must_use]
     pub fn within(mut self, place: impl Into<String>) -> Self {
-        self.0.places.push(place.into());
+        self.0.places.push(shortened(place.into()));
         self
     }
 

@@ -16,13 +16,14 @@ use crate::cpu::Cpu;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Machine;
+use crate::limits::{self, Account, Limits};
 use crate::tensor::{Bool, ByteSource, Tensor};
-use crate::value::{Value, ValueSpec};
+use crate::value::{self, Value, ValueSpec};
 use kernels::{Kernel, Kernels};
 use memory::Memory;
 
-/// Instructions one call may take before it counts as hung: the number after which ExecuTorch gives up.
-const MAX_STEPS: u64 = 10_000_000;
+/// What a call of a delegate counts as beside its instructions: threads are woken for it.
+const DELEGATE: u64 = 16;
 
 impl From<etx_serializer::Error> for Error {
     fn from(e: etx_serializer::Error) -> Self {
@@ -39,6 +40,7 @@ impl From<etx_serializer::Error> for Error {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     file: Arc<PteFile>,
+    limits: Limits,
 }
 
 impl Runtime {
@@ -47,7 +49,7 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::Io`] if it cannot be opened, [`ErrorKind::Format`] if it breaks the format's rules.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Runtime { file: Arc::new(PteFile::open(path)?) })
+        Ok(Runtime { file: Arc::new(PteFile::open(path)?), limits: Limits::default() })
     }
 
     /// Checks a file that is already in memory.
@@ -55,7 +57,12 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::Format`] if it breaks the format's rules.
     pub fn parse(bytes: impl Into<Arc<[u8]>>) -> Result<Self> {
-        Ok(Runtime { file: Arc::new(PteFile::parse(bytes)?) })
+        Ok(Runtime { file: Arc::new(PteFile::parse(bytes)?), limits: Limits::default() })
+    }
+
+    /// Sets what methods that are loaded from now on may take; see [`Limits`] for what they may otherwise.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// The file.
@@ -83,8 +90,15 @@ impl Runtime {
     /// and this runtime does not have, [`ErrorKind::Format`] for programs that break their rules.
     pub fn load_method_on<E: Engine + Clone>(&self, name: &str, engine: E) -> Result<Method<E>> {
         let plan = self.file.method(name)?;
-        Loader { file: &self.file, plan }.load(engine).map_err(|e| e.within(format!("method `{name}`")))
+        let account = Account::new(self.limits, self.file.bytes().len() as u64, instructions(plan));
+        let load = || Loader { file: &self.file, plan, account: Arc::clone(&account) }.load(engine);
+        account.enter(load).map_err(|e| e.within(format!("method `{name}`")))
     }
+}
+
+/// How many instructions a method's own chains have; those of its delegates are counted once they are decoded.
+fn instructions(plan: &ExecutionPlan) -> u64 {
+    plan.chains.iter().map(|c| c.instructions.len() as u64).sum()
 }
 
 /// What a value of the plan must be.
@@ -108,6 +122,7 @@ pub struct Method<E: Engine = Cpu> {
     memory: Memory,
     /// What must hold of the inputs, if the file says so.
     conditions: Option<Conditions>,
+    account: Arc<Account>,
 }
 
 impl<E: Engine> Method<E> {
@@ -143,7 +158,12 @@ impl<E: Engine> Method<E> {
     /// [`ErrorKind::Argument`] when the inputs do not fit otherwise; else what the failing instruction says, with its place.
     pub fn execute(&mut self, inputs: &[Value]) -> Result<Vec<Value>> {
         let place = format!("method `{}`", self.plan.name);
-        self.call(inputs).map_err(|e| e.within(place))
+        let account = Arc::clone(&self.account);
+        let (bytes, elements) = value::sizes(inputs);
+        account.begin(bytes, elements);
+        let outputs = account.enter(|| self.call(inputs)).map_err(|e| e.within(place))?;
+        outputs.iter().for_each(Value::release);
+        Ok(outputs)
     }
 
     /// Fixes the element type in which the runtime's own key/value caches store; `None` (the default) takes that of the
@@ -177,7 +197,9 @@ impl<E: Engine> Method<E> {
     /// When memory for the state cannot be had.
     pub fn reset(&mut self) -> Result<()> {
         self.state = self.slots.iter().map(|s| s.initial.clone()).collect();
-        self.machines.iter_mut().flatten().try_for_each(Machine::reset)
+        let account = Arc::clone(&self.account);
+        account.begin(0, 0);
+        account.enter(|| self.machines.iter_mut().flatten().try_for_each(Machine::reset))
     }
 
     fn slot(&self, index: i32) -> Result<&Slot> {
@@ -199,14 +221,10 @@ impl<E: Engine> Method<E> {
             put(&mut values, index, value)?;
         }
         let Self { plan, slots, state, machines, kernels, memory, .. } = self;
-        let mut steps = 0;
         for (c, chain) in plan.chains.iter().enumerate() {
             let mut at = 0;
             while let Some(instruction) = chain.instructions.get(at) {
-                steps += 1;
-                if steps > MAX_STEPS {
-                    return Err(Error::limit(format!("more than {MAX_STEPS} instructions: the method does not end")));
-                }
+                limits::step(if matches!(instruction, Instruction::DelegateCall(_)) { DELEGATE } else { 1 })?;
                 let place = || format!("plan chain {c}, instruction {at}");
                 let kernel = kernels.get(c).and_then(|k| k.get(at)).and_then(Option::as_ref);
                 let made = memory.prepare(plan, c, at, &mut values);
@@ -380,10 +398,11 @@ impl AsRef<[u8]> for FileBytes {
 struct Loader<'a> {
     file: &'a Arc<PteFile>,
     plan: &'a ExecutionPlan,
+    account: Arc<Account>,
 }
 
 impl Loader<'_> {
-    fn load<E: Engine + Clone>(&self, engine: E) -> Result<Method<E>> {
+    fn load<E: Engine + Clone>(self, engine: E) -> Result<Method<E>> {
         let (kernels, lacks) = kernels::find(self.plan);
         self.check_supported(lacks)?;
         let instructions = || self.plan.chains.iter().flat_map(|c| &c.instructions);
@@ -442,7 +461,10 @@ impl Loader<'_> {
             }
         }
         let state = slots.iter().map(|s| s.initial.clone()).collect();
-        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory, conditions: self.conditions()? })
+        let inside = |m: &Machine<E>| m.program().chains.iter().map(|c| c.len() as u64).sum::<u64>();
+        self.account.has(machines.iter().flatten().map(inside).sum());
+        let conditions = self.conditions()?;
+        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory, conditions, account: self.account })
     }
 
     /// What must hold of the inputs; nothing is said in files of ExecuTorch.

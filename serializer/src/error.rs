@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use etx_ir::error::shortened;
+
 /// Short for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -79,7 +81,11 @@ impl Error {
     /// An error without a place. Add one with [`Error::at`].
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), offset: None, context: Vec::new(), source: None, others: Vec::new() }))
+        let message = match message.into() {
+            Cow::Owned(text) => Cow::Owned(shortened(text)),
+            fixed => fixed,
+        };
+        Error(Box::new(Inner { kind, message, offset: None, context: Vec::new(), source: None, others: Vec::new() }))
     }
 
     /// Sets the absolute byte offset, unless a more precise one is known already.

@@ -2,13 +2,14 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use etx::generate::{LanguageModel, Options, Outcome, Phase, Sampler, Sampling, Stop, TextStream, Tokenizer};
 use etx::runtime::Runtime;
 use serde::Serialize;
 
-use super::{Failure, Format, Threads, to_json};
+use super::{Failure, Format, Limits, Threads, to_json};
 
 /// Continue a text with a lowered language model
 ///
@@ -63,9 +64,33 @@ pub(crate) struct Opts {
     method: Option<String>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    limits: Limits,
     /// How to print: text as it comes, or everything at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// A tokenizer, answering on standard input and output: `etx generate` starts one of these
+#[derive(clap::Args)]
+pub(crate) struct Tokenize {
+    /// Hugging Face's tokenizer.json
+    #[arg(value_name = "tokenizer.json")]
+    file: PathBuf,
+}
+
+impl Tokenize {
+    /// Starts a process for a file.
+    fn start(path: &Path) -> Result<Tokenizer, Failure> {
+        let here = std::env::current_exe().map_err(|e| Failure::input(format_args!("cannot start a tokenizer: {e}")))?;
+        let mut command = Command::new(here);
+        command.arg("tokenize").arg("--").arg(path);
+        Ok(Tokenizer::apart(command, path)?)
+    }
+
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
+        Ok(etx::generate::serve(&self.file, io::stdin().lock(), out)?)
+    }
 }
 
 /// What is said in the end.
@@ -98,8 +123,8 @@ impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
         self.threads.apply()?;
         let mut sampler = Sampler::new(Sampling { temperature: self.temperature, top_p: self.top_p, seed: self.seed })?;
-        let tokenizer = self.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
-        let runtime = Runtime::open(&self.file)?;
+        let tokenizer = self.tokenizer.as_deref().map(Tokenize::start).transpose()?;
+        let runtime = self.limits.of(Runtime::open(&self.file)?);
         let model = match &self.method {
             Some(name) => LanguageModel::with_method(&runtime, name),
             None => LanguageModel::new(&runtime),

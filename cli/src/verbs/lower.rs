@@ -46,6 +46,10 @@ pub(crate) struct Opts {
     /// Plan memory for at most this many elements along dimensions for which the program gives no upper bound
     #[arg(long, value_name = "N", default_value_t = etx::lower::DEFAULT_MAX_SIZE)]
     max_size: u32,
+    /// Memory for what lowering makes of the program: constants, and calls that formulas write [default: 256 MiB and 128 KiB for
+    /// each call of the program]
+    #[arg(long, value_name = "BYTES")]
+    max_memory: Option<u64>,
     /// Weights of a graph.json: a safetensors file, or the index of a sharded set
     #[arg(long, value_name = "FILE")]
     weights: Vec<PathBuf>,
@@ -189,7 +193,10 @@ impl Opts {
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
-        let lowering = lowering.max_size(self.max_size);
+        let mut lowering = lowering.max_size(self.max_size);
+        if let Some(bytes) = self.max_memory {
+            lowering = lowering.max_memory(bytes);
+        }
         let mut lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
         if let Some(rules) = rules {
             lowering = lowering.quantize(rules);

@@ -55,7 +55,7 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         if !self.text.is_empty() {
             // Nobody is left to tell when this fails.
-            let _ = writeln!(io::stderr(), "error: {}", self.text);
+            let _ = writeln!(io::stderr(), "error: {}", etx::ir::error::shortened(self.text.clone()));
         }
         ExitCode::from(self.status)
     }
@@ -121,6 +121,27 @@ impl Threads {
     /// Before anything is computed.
     fn apply(self) -> Result<(), Failure> {
         Ok(self.threads.map_or(Ok(()), |n| etx::runtime::set_threads(n.into()))?)
+    }
+}
+
+/// What a method may take.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Limits {
+    /// Memory for tensors at a time; a program that asks for more is refused [default: 1 GiB and 16 bytes for each byte of the
+    /// file and of the inputs]
+    #[arg(long, value_name = "BYTES")]
+    max_memory: Option<u64>,
+    /// Instructions of one call [default: 100000, and for each instruction of the program 1024 and the number of elements of the
+    /// inputs]
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+}
+
+impl Limits {
+    /// The runtime with these limits.
+    fn of(self, mut runtime: etx::runtime::Runtime) -> etx::runtime::Runtime {
+        runtime.set_limits(etx::runtime::Limits { memory: self.max_memory, steps: self.max_steps });
+        runtime
     }
 }
 

@@ -12,7 +12,7 @@ use etx::ir::weights::TensorData;
 use etx::runtime::{Bool, Elem, Method, Runtime, Tensor, Value, ValueSpec};
 use half::{bf16, f16};
 
-use super::{Failure, Shape, Threads, check_target, write_file};
+use super::{Failure, Limits, Shape, Threads, check_target, write_file};
 
 /// Call a method of a .pte, once or several times in a row
 ///
@@ -37,6 +37,8 @@ pub(crate) struct Opts {
     engine: Engine,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    limits: Limits,
     /// Print how long loading and each call took
     #[arg(long)]
     time: bool,
@@ -103,7 +105,7 @@ impl Opts {
         }
         self.threads.apply()?;
         let start = Instant::now();
-        let runtime = Runtime::open(&self.file)?;
+        let runtime = self.limits.of(Runtime::open(&self.file)?);
         let name = self.name(&runtime)?;
         let mut method = match self.engine {
             Engine::Cpu => runtime.load_method(&name)?,

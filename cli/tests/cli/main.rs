@@ -5,6 +5,7 @@ mod bad_input;
 mod declines;
 #[cfg(feature = "generate")]
 mod generate;
+mod hostile;
 mod quantize;
 mod sizes;
 mod snapshots;

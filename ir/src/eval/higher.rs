@@ -11,6 +11,9 @@ use crate::DType;
 /// Most rounds of a loop, so that a damaged program ends.
 const MOST_ROUNDS: usize = 1 << 20;
 
+/// What a round counts as, in elements.
+const ROUND: usize = 64;
+
 fn values(args: &[Argument]) -> Result<Vec<Value>, Error> {
     let value = |a: &Argument| match a {
         Argument::Value(v) => Ok(v.clone()),
@@ -57,6 +60,7 @@ pub(super) fn while_loop(c: &Call) -> Results {
     let (mut carried, extra) = (operands(c, "carried")?, operands(c, "additional")?);
     let with = |carried: &[Value]| [carried, &extra].concat();
     for _ in 0..MOST_ROUNDS {
+        crate::budget::spend(ROUND)?;
         if !truth(c.session.run(condition, with(&carried))?.first())? {
             return Ok(carried);
         }

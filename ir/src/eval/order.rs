@@ -7,9 +7,14 @@ use super::element::{Element, round};
 use super::functions::logaddexp;
 use super::reduce::groups;
 use super::tensor::Tensor;
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 use crate::infer::promote::to_sum;
+
+/// How many lines a tensor has along an axis, also where they are empty.
+pub(super) fn line_count(t: &Tensor, axis: usize) -> usize {
+    t.shape().iter().enumerate().filter(|(a, _)| *a != axis).fold(1, |n, (_, d)| n.saturating_mul(*d))
+}
 
 /// Applies `f` to every line of a tensor along an axis; the lines it gives replace them and may have another length.
 pub(super) fn lines<T: Element, R: Element>(t: &Tensor, axis: usize, dtype: DType, f: impl Fn(&[T]) -> Vec<R>) -> Result<Tensor, Error> {
@@ -180,6 +185,9 @@ pub(super) fn diff(c: &Call) -> Results {
     let parts = [c.maybe_tensor("prepend")?, Some(t), c.maybe_tensor("append")?];
     let mut t = super::joins::cat_of(&parts.into_iter().flatten().collect::<Vec<_>>(), axis)?;
     for _ in 0..c.size("n")? {
+        if t.size(axis) == 0 {
+            break;
+        }
         let n = t.size(axis).saturating_sub(1);
         let (after, before) = (t.slice(axis, t.size(axis) - n, n, 1)?, t.slice(axis, 0, n, 1)?);
         let d = t.dtype();
@@ -226,6 +234,7 @@ pub(super) fn searchsorted(c: &Call) -> Results {
 pub(super) fn isin(c: &Call) -> Results {
     let [elements, tests] = c.operands()?;
     let (elements, tests) = (elements.tensor()?, tests.tensor()?.to::<f64>());
+    budget::work(elements.numel(), tests.len())?;
     let invert = c.flag("invert");
     one(super::pointwise::map(&elements, DType::Bool, |x: f64| tests.contains(&x) != invert)?)
 }
@@ -260,7 +269,7 @@ pub(super) fn histc(c: &Call) -> Results {
         (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
         (low, high) = if low < high { (low, high) } else { (low - 1.0, low + 1.0) };
     }
-    super::tensor::count(&[bins])?;
+    budget::work(super::tensor::count(&[bins])?, values.len())?;
     let edge = |i: usize| round(t.dtype(), low + (high - low) * i as f64 / bins as f64);
     let within = |i: usize| move |x: &&f64| edge(i) <= **x && (**x < edge(i + 1) || i + 1 == bins && **x <= high);
     let counts = (0..bins).map(|i| values.iter().filter(within(i)).count() as f64);
@@ -274,6 +283,7 @@ pub(super) fn unique(c: &Call) -> Results {
     let mut found: Vec<f64> = values.clone();
     found.sort_by(float_order);
     found.dedup();
+    budget::work(values.len(), found.len())?;
     let at = |x: &f64| found.iter().position(|f| f == x).unwrap_or(0) as i64;
     let inverse: Vec<i64> = values.iter().map(at).collect();
     let counts: Vec<i64> = (0..found.len() as i64).map(|i| inverse.iter().filter(|j| **j == i).count() as i64).collect();
@@ -289,6 +299,7 @@ pub(super) fn mode(c: &Call) -> Results {
     let t = c.first()?;
     let axis = c.axis("dim", t.rank())?;
     let g = super::reduce::groups::<f64>(&t, if t.rank() == 0 { &[] } else { std::slice::from_ref(&axis) }, c.flag("keepdim"))?;
+    budget::work(t.numel(), g.lists.first().map_or(0, Vec::len))?;
     let often = |x: &[f64], v: f64| x.iter().filter(|y| **y == v).count();
     let best = |x: &Vec<f64>| {
         let most = x.iter().map(|v| often(x, *v)).max().unwrap_or(0);

@@ -7,7 +7,7 @@ use super::call::{Argument, Call, Results};
 use super::higher::autocasted;
 use super::table::{Found, find};
 use super::tensor::Tensor;
-use super::{Error, Session, Value, bad};
+use super::{Error, Session, Value, bad, budget};
 use crate::DType;
 use crate::error::ErrorKind;
 use crate::graph::{Arg, Graph, Node, Type, ValueId};
@@ -63,14 +63,24 @@ fn argument<'g>(arg: &'g Arg, get: &mut dyn FnMut(ValueId) -> Result<Value, Erro
     })
 }
 
-/// Calls one operator with its arguments in the order of its schema; `value` gives the values among them.
+/// Calls one operator with its arguments in the order of its schema; `value` gives the values among them. It may make some
+/// four million elements, intermediate ones among them.
 ///
 /// # Errors
-/// [`ErrorKind::Evaluation`] for a value that is not there, an operator that is not known, and what torch would refuse.
+/// [`ErrorKind::Evaluation`] for a value that is not there, an operator that is not known, what torch would refuse, and what would
+/// take more memory or time than that.
 pub fn call(op: OpId, args: &[Arg], value: &dyn Fn(ValueId) -> Option<Value>) -> Result<Vec<Value>, Error> {
+    call_within(op, args, value, budget::CALL)
+}
+
+/// As [`call`], with another number of elements.
+///
+/// # Errors
+/// As [`call`].
+pub fn call_within(op: OpId, args: &[Arg], value: &dyn Fn(ValueId) -> Option<Value>, elements: u64) -> Result<Vec<Value>, Error> {
     let mut get = |v| value(v).ok_or_else(|| bad("a value that is not there yet"));
     let args = args.iter().map(|a| argument(a, &mut get)).collect::<Result<Vec<_>, _>>()?;
-    Session::default().call(op, args)
+    budget::within(elements, || Session::default().call(op, args))
 }
 
 /// For each node in order the values that nothing reads after it.

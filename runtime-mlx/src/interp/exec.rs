@@ -7,6 +7,7 @@ use super::cache::Step;
 use super::{Machine, Scalar, scalar_i32};
 use crate::engine::{Binary, Conv, Engine, Kernel, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// What the reference's interpreter demands of the sizes of what these instructions make: none of them is zero, and all together are at
 /// most 4 GiB. A file that asks for more would fail there; it must not pass here.
@@ -23,6 +24,9 @@ fn bounded(sizes: impl IntoIterator<Item = i64>, dtype: DType) -> Result<()> {
     }
     Ok(())
 }
+
+/// What a round of a scan counts as beside its body, in instructions: it takes slices and keeps results.
+const ROUND: u64 = 4;
 
 impl<E: Engine> Machine<E> {
     /// Runs one instruction (and the chains it calls).
@@ -410,6 +414,7 @@ impl<E: Engine> Machine<E> {
         let body = u32::try_from(body).map_err(|_| Error::range(format!("there is no chain {body}")))?;
         let mut collected: Vec<Vec<E::Array>> = vec![Vec::new(); outputs.len()];
         for step in 0..steps {
+            limits::step(ROUND)?;
             // Read anew in every round: the body may have changed them.
             for (&to, &source) in sliced.iter().zip(originals) {
                 let slice = self.engine.take_at(self.get(source)?, step as i64, axis)?;

@@ -417,3 +417,68 @@ fn attention_over_a_cache_needs_its_layer_and_scale() {
         assert!(error.kind() == ErrorKind::Argument && error.to_string().contains("without layer number or scale"), "{error}");
     }
 }
+
+/// One input, one output, some temps; what the first of the chains does is what a call does.
+fn asking(temps: u32, chains: Vec<Vec<Instr>>) -> Machine<Cpu> {
+    let metas = vec![meta(DType::Float32, &[2]), meta(DType::Float32, &[2])];
+    load(program([0, 1, 1, 0, temps], 0, metas, chains))
+}
+
+#[test]
+fn a_call_takes_no_more_memory_than_it_may() {
+    let (x, out) = (Tid(0), Tid(1));
+    // Five times 16 MiB that stay alive: together more than a call may have here.
+    let full = |out: Tid| Instr::Full { out, shape: vec![IntOrVid::Int(4 << 20)], v: FloatOrVid::Float(1.0), scalar_type: DType::Float32 };
+    let parts: Vec<Tid> = (2..7).map(Tid).collect();
+    let mut chain: Vec<Instr> = parts.iter().map(|&t| full(t)).collect();
+    let sum = Tid(7);
+    for &t in &parts {
+        chain.push(Instr::Sum { x: t, out: sum, axes: None, keepdims: false });
+    }
+    chain.push(Instr::Abs { x, out });
+    let mut machine = asking(6, vec![chain]);
+    let given = [floats(&[2], &[1.0, -2.0])];
+    assert_eq!(list(&machine.run(&given).unwrap()), [1.0, 2.0]);
+    machine.account = Account::new(Limits { memory: Some(70 << 20), steps: None }, 0, 100);
+    let error = machine.run(&given).unwrap_err();
+    assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("instruction 4"), "{error}");
+    // What a failed call had is given back, and outputs that callers keep do not count.
+    machine.account = Account::new(Limits { memory: Some(90 << 20), steps: None }, 0, 100);
+    let kept: Vec<_> = (0..3).map(|_| machine.run(&given).unwrap()).collect();
+    assert_eq!(kept.len(), 3);
+}
+
+#[test]
+fn a_call_takes_no_more_instructions_than_it_may() {
+    let (x, out) = (Tid(0), Tid(1));
+    let either = |chain: u32| Instr::If { cond: IntOrVid::Int(1), then_chain_idx: chain, else_chain_idx: chain };
+    // Each chain runs the next one twice.
+    let mut chains: Vec<Vec<Instr>> = (1..40).map(|next| vec![either(next), either(next)]).collect();
+    chains.push(vec![Instr::Noop {}]);
+    chains[0].push(Instr::Abs { x, out });
+    let error = asking(0, chains).run(&[floats(&[2], &[1.0, 2.0])]).unwrap_err();
+    assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("--max-steps"), "{error}");
+    // A broadcast axis costs nothing, and has two thousand million steps.
+    let (wide, slice) = (Tid(2), Tid(3));
+    let shape = vec![IntOrVid::Int((1 << 31) - 1), IntOrVid::Int(2)];
+    let scan = vec![
+        Instr::BroadcastTo { x, out: wide, shape },
+        Instr::Scan { originals: vec![wide], sliced: vec![slice], outputs: vec![], carry: vec![], body_chain_idx: 1, scan_axis: 0 },
+        Instr::Abs { x, out },
+    ];
+    let error = asking(2, vec![scan, vec![Instr::Noop {}]]).run(&[floats(&[2], &[1.0, 2.0])]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+}
+
+#[test]
+fn buffers_take_no_more_memory_than_a_method_may_have() {
+    // Unit tests have a low limit for one tensor, so many of them.
+    let mut metas = vec![meta(DType::Float32, &[2]), meta(DType::Float32, &[2])];
+    metas.extend(vec![meta(DType::Float32, &[8 << 20]); 40]);
+    let chains = vec![vec![Instr::Abs { x: Tid(0), out: Tid(1) }]];
+    let program = program([0, 1, 1, 40, 0], 0, metas, chains);
+    let account = Account::new(Limits::default(), 0, 1);
+    let made = account.enter(|| Machine::new(Cpu, program, |_, _| Tensor::scalar(0f32)));
+    let error = made.err().unwrap();
+    assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("mutable buffer"), "{error}");
+}

@@ -6,7 +6,7 @@ use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
 
-use super::super::call::{Call, Res};
+use super::super::call::{Call, Res, makes};
 use super::super::cx::Cx;
 use super::Operator;
 use crate::backend::Refusal;
@@ -181,6 +181,7 @@ fn fractional<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         }
         _ => return Err(call.refuse("dtype", "integers between fractional bounds of a symbolic range")),
     };
+    makes(n, 1)?;
     let mut bytes = Vec::new();
     for i in 0..n {
         let x = start + i as f64 * step;
@@ -196,6 +197,7 @@ fn linspace<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let to = call.out_ty(0)?;
     let (start, end, steps) = (call.float("start")?, call.float("end")?, call.int("steps")?);
     let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
+    makes(steps, 1)?;
     let mut bytes = Vec::new();
     for i in 0..steps {
         let x = if i < steps / 2 || steps == 1 { start + step * i as f64 } else { end - step * (steps - 1 - i) as f64 };

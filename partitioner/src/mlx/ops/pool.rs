@@ -9,7 +9,7 @@ use etx_ir::graph::Arg;
 use etx_ir::mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 
-use super::super::call::{Call, Res};
+use super::super::call::{Call, Res, makes};
 use super::super::cx::Cx;
 use super::Operator;
 use super::shape::transposed;
@@ -247,15 +247,17 @@ fn divisor(call: &Call<'_>, nd: usize, windows: &[Window]) -> Res<Divisor> {
     };
     if !call.is_none("divisor_override") {
         let d = call.int("divisor_override")? as f64;
-        let n: i64 = known.iter().map(|(_, out)| out).product();
+        let n = known.iter().fold(1i64, |n, (_, out)| n.saturating_mul(*out));
+        makes(n, 1)?;
         return Ok(Divisor::Each(vec![1.0 / d; n as usize]));
     }
     // Padding counts as far as it was asked for, but not what the last window reaches beyond it.
     let count = |(w, (size, _)): (&Window, &(i64, i64)), at: i64| {
-        let start = at * w.stride - w.padding;
-        let end = (start + w.kernel).min(size + w.padding);
-        if include { end - start } else { end.min(*size) - start.max(0) }
+        let start = at.saturating_mul(w.stride).saturating_sub(w.padding);
+        let end = start.saturating_add(w.kernel).min(size.saturating_add(w.padding));
+        if include { end.saturating_sub(start) } else { end.min(*size).saturating_sub(start.max(0)) }
     };
+    makes(known.iter().fold(1i64, |n, (_, out)| n.saturating_mul((*out).max(1))), 2)?;
     let axes = || windows.iter().zip(&known);
     if axes().all(|axis| (0..axis.1.1).all(|at| count(axis, at) == axis.0.kernel)) {
         return Ok(Divisor::Kernel);
