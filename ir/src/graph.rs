@@ -657,15 +657,15 @@ impl Graph {
 
     /// Replaces the arguments of a node.
     pub fn set_args(&mut self, id: NodeId, args: Vec<Arg>) {
-        let old = std::mem::replace(&mut self.node_mut(id).args, args);
+        let old = std::mem::take(&mut self.node_mut(id).args);
+        // New uses first: of operands that stay the newest use is the one that goes, which is found at once.
+        for a in &args {
+            a.visit(&mut |v| self.values[v.index()].users.push(id));
+        }
         for a in &old {
             a.visit(&mut |v| drop_user(&mut self.values[v.index()].users, id));
         }
-        let new = std::mem::take(&mut self.node_mut(id).args);
-        for a in &new {
-            a.visit(&mut |v| self.values[v.index()].users.push(id));
-        }
-        self.node_mut(id).args = new;
+        self.node_mut(id).args = args;
     }
 
     /// Turns a node into a call of another operator with the same results.

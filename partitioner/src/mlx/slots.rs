@@ -188,6 +188,7 @@ fn unique(slots: &mut [NamedSlot]) {
 fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, Vec<SlotRef>), Refusal> {
     let mut values = Vec::new();
     let mut slots: Vec<SlotRef> = Vec::new();
+    let mut taken: BTreeSet<SlotRef> = BTreeSet::new();
     let state: BTreeSet<ValueId> = cx.state_results();
     for &v in outputs {
         if state.contains(&v) && !cx.is_returned(v) {
@@ -197,7 +198,7 @@ fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, 
             Type::Int(e) => {
                 let a = cx.int(e)?;
                 let own = match a {
-                    IntOrVid::Vid(vid) if !slots.contains(&vid.into()) => vid,
+                    IntOrVid::Vid(vid) if !taken.contains(&vid.into()) => vid,
                     _ => {
                         let out = cx.fresh_value();
                         cx.push(Instr::AddInt { a, b: 0.into(), out });
@@ -208,11 +209,12 @@ fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, 
             }
             _ => {
                 let t = cx.tensor(v)?;
-                let own = cx.slots[t.0 as usize].origin == Origin::Temp && !slots.contains(&t.into());
+                let own = cx.slots[t.0 as usize].origin == Origin::Temp && !taken.contains(&t.into());
                 SlotRef::Tensor(if own { t } else { cx.temp(|out| Instr::IdCopy { x: t, out }) })
             }
         };
         values.push(v);
+        taken.insert(slot);
         slots.push(slot);
     }
     Ok((values, slots))

@@ -453,7 +453,7 @@ fn a_call_takes_no_more_instructions_than_it_may() {
     let (x, out) = (Tid(0), Tid(1));
     let either = |chain: u32| Instr::If { cond: IntOrVid::Int(1), then_chain_idx: chain, else_chain_idx: chain };
     // Each chain runs the next one twice.
-    let mut chains: Vec<Vec<Instr>> = (1..40).map(|next| vec![either(next), either(next)]).collect();
+    let mut chains: Vec<Vec<Instr>> = (1..40u32).map(|next| vec![either(next), either(next)]).collect();
     chains.push(vec![Instr::Noop {}]);
     chains[0].push(Instr::Abs { x, out });
     let error = asking(0, chains).run(&[floats(&[2], &[1.0, 2.0])]).unwrap_err();
