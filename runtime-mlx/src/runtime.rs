@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use etx_ir::DType;
 use etx_ir::mlx::BACKEND;
+use etx_ir::weights::MappedFile;
 use etx_serializer::mlx::decode_window;
 use etx_serializer::pte::PteFile;
 use etx_serializer::pte::model::{self, EValue, ExecutionPlan, Instruction, TensorShapeDynamism};
@@ -30,7 +31,14 @@ impl From<etx_serializer::Error> for Error {
             etx_serializer::ErrorKind::NotFound => ErrorKind::Argument,
             _ => ErrorKind::Format,
         };
-        Error::new(kind, e.to_string())
+        let mut text = e.to_string();
+        let help = e.remedy().map(str::to_owned);
+        if let Some(help) = &help
+            && let Some(bare) = text.strip_suffix(&format!("\nhelp: {help}"))
+        {
+            text = bare.to_owned();
+        }
+        help.into_iter().fold(Error::new(kind, text), Error::help)
     }
 }
 
@@ -47,6 +55,14 @@ impl Runtime {
     /// [`ErrorKind::Io`] if it cannot be opened, [`ErrorKind::Format`] if it breaks the format's rules.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Runtime { file: Arc::new(PteFile::open(path)?) })
+    }
+
+    /// Checks a file that is mapped already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] if it breaks the format's rules.
+    pub fn of(file: MappedFile) -> Result<Self> {
+        Ok(Runtime { file: Arc::new(PteFile::of(file)?) })
     }
 
     /// Checks a file that is already in memory.
@@ -82,7 +98,13 @@ impl Runtime {
     /// and this runtime does not have, [`ErrorKind::Format`] for programs that break their rules.
     pub fn load_method_on<E: Engine + Clone>(&self, name: &str, engine: E) -> Result<Method<E>> {
         let plan = self.file.method(name)?;
-        Loader { file: &self.file, plan }.load(engine).map_err(|e| e.within(format!("method `{name}`")))
+        Loader { file: &self.file, plan }.load(engine).map_err(|e| {
+            let e = e.within(format!("method `{name}`"));
+            match e.kind() {
+                ErrorKind::Format => e.help("the file is damaged, or its writer broke the format's rules; lower the program again"),
+                _ => e,
+            }
+        })
     }
 }
 

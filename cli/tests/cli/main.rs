@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod files;
+mod first_contact;
 #[cfg(feature = "generate")]
 mod generate;
 mod quantize;
