@@ -63,9 +63,9 @@ impl clap::Args for Calls {
     fn augment_args(command: Command) -> Command {
         let file = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append).value_parser(value_parser!(PathBuf));
         command.arg(file("inputs").value_name("IN.safetensors").help("Inputs of a call; several are successive calls")).arg(
-            file("outputs").value_name("OUT.safetensors").help(
-                "Where the outputs of the call before it go; `-` is standard output [default: printed in short]",
-            ),
+            file("outputs")
+                .value_name("OUT.safetensors")
+                .help("Where the outputs of the call before it go; `-` is standard output [default: printed in short]"),
         )
     }
 
@@ -135,7 +135,8 @@ impl Opts {
         let outputs: Vec<Output<'_>> = calls.iter().filter_map(|call| call.outputs.as_deref()).map(output).collect();
         let inputs = calls.iter().map(|call| call.inputs.as_path());
         files::check(&outputs, &inputs.chain([self.file.as_path()]).collect::<Vec<_>>())?;
-        let also_printed = if self.time { Some("--time") } else { calls.iter().any(|c| c.outputs.is_none()).then_some("a call without --outputs") };
+        let also_printed =
+            if self.time { Some("--time") } else { calls.iter().any(|c| c.outputs.is_none()).then_some("a call without --outputs") };
         match also_printed.filter(|_| outputs.iter().any(|o| files::is_stdout(o.path))) {
             Some(what) => Err(Failure::input(format_args!("--outputs - and {what} would both write to standard output"))
                 .help("name files for the outputs of each call")),

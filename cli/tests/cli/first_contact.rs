@@ -8,7 +8,8 @@ use crate::support::{Folder, args, example, fixture, json};
 #[test]
 fn what_was_done_is_said_anywhere_unless_it_is_to_be_quiet() {
     let folder = Folder::new();
-    let lower = |more: &[&str]| folder.etx(args!["lower", example("model.pt2"), "-o", "a.pte"].into_iter().chain(more.iter().map(Into::into)));
+    let lower =
+        |more: &[&str]| folder.etx(args!["lower", example("model.pt2"), "-o", "a.pte"].into_iter().chain(more.iter().map(Into::into)));
     let said = lower(&[]).told();
     assert!(said.starts_with("a.pte: 1 method, ") && said.contains("\n1 weight shared, "), "{said}");
     // No line of a terminal is drawn where there is none.
@@ -85,7 +86,8 @@ fn advice_fits_the_mistake() {
         folder.write("wrong.etir", text);
         says(&folder.etx(["lower", "wrong.etir"]).bad(), &["wrong.etir: ", "\nhelp: "]);
     }
-    let complex = "etir 1\nmethod \"f\" functional {\n  input %x : f32[8] = user\n  %y : c64[5] = aten.fft_rfft.default(%x)\n  return %y\n}\n";
+    let complex =
+        "etir 1\nmethod \"f\" functional {\n  input %x : f32[8] = user\n  %y : c64[5] = aten.fft_rfft.default(%x)\n  return %y\n}\n";
     folder.write("complex.etir", complex);
     says(&folder.etx(["lower", "complex.etir"]).bad(), &["aten.fft_rfft.default", " — ", "torch.view_as_real"]);
     let constant = "etir 1\nweight @0 \"c\" f32[1] inline 0x0000803f\nmethod \"f\" training {\n  input %c : f32[1] = constant @0\n  \
@@ -111,7 +113,7 @@ fn methods_keep_the_names_that_were_chosen() {
     assert_eq!(names("a.pte"), ["decode", "encode"]);
     let method = |name: &str, file: &std::path::Path| format!("{name}={}", file.display());
     folder.etx(args!["lower", "--method", method("other", &one), "--method", method("decode", &two), "-o", "a.pte"]).good();
-    assert_eq!(names("a.pte"), ["other", "decode"]);
+    assert_eq!(names("a.pte"), ["decode", "other"]);
     let absent = folder.etx(args!["lower", "--method", method("absent", &two), "-o", "a.pte"]).bad();
     says(&absent, &["none of its 2 methods is called \"absent\"", "help: choose one of decode, encode"]);
     folder.etx(args!["lower", example("model.pt2"), "-o", "b.pte"]).good();

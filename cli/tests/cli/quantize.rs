@@ -30,7 +30,7 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
     assert_eq!(row("layers.0.mlp.down_proj", "2w:32"), "layers.0.mlp.down_proj.weight linear f32[64, 224] 2w:32 57.3 kB → 5.4 kB");
     assert_eq!(row("lm_head", "8w:64"), "lm_head.weight embedding f32[512, 64] 8w:64 131 kB → 34.8 kB also embed_tokens.weight");
     assert!(row("lm_head", "4w:32").contains("written a second time: its uses have different formats"));
-    assert!(lines[17].starts_with("16 weights quantised, 574 kB → "));
+    assert!(lines[17].starts_with("16 weights quantised, 573 kB → "));
     assert!(folder.files().is_empty());
 }
 

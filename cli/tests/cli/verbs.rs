@@ -106,7 +106,8 @@ fn timings_are_said_on_standard_error() {
     let folder = Folder::new();
     let done = folder.etx(args!["lower", example("model.pt2"), "-o", "a.pte", "--timings"]);
     assert_eq!((done.status, &*done.stdout), (Some(0), ""));
-    let first: Vec<&str> = done.stderr.lines().skip_while(|l| !l.starts_with("load ")).map(|l| l.split_whitespace().next().unwrap()).collect();
+    let first: Vec<&str> =
+        done.stderr.lines().skip_while(|l| !l.starts_with("load ")).map(|l| l.split_whitespace().next().unwrap()).collect();
     assert_eq!(first[..5], ["load", "passes", "partition", "quantize", "write"]);
     assert!(done.stderr.contains("functionalise, forward"), "{}", done.stderr);
 }
