@@ -50,8 +50,9 @@ impl MappedFile {
             file = piped(file).map_err(|e| io("cannot read", e))?;
             meta = file.metadata().map_err(|e| io("cannot read", e))?;
         } else if !meta.is_file() {
-            let what = if meta.is_dir() { "is a folder" } else { "is a device, not a file" };
-            return Err(Error::new(ErrorKind::Io, format!("{} {what}", path.display())).help("name a file, or a pipe"));
+            let what = if meta.is_dir() { "folder" } else { "device" };
+            let what = format!("{} is not a regular file but a {what}", path.display());
+            return Err(Error::new(ErrorKind::Io, what).help("name a file, or a pipe"));
         }
         // An empty file cannot be mapped on every system; it has no bytes to show anyway.
         let map = if meta.len() == 0 { None } else { Some(map(&file).map_err(|e| io("cannot map", e))?) };
@@ -178,7 +179,7 @@ mod tests {
         let error = MappedFile::open(&path).unwrap_err().to_string();
         std::fs::remove_file(&path).unwrap();
         assert!(error.contains("nothing comes out of this pipe") && start.elapsed() < PATIENCE * 4, "{error}");
-        for (path, what) in [("/dev/zero", "is a device"), ("/", "is a folder")] {
+        for (path, what) in [("/dev/zero", "but a device"), ("/", "but a folder")] {
             let error = MappedFile::open(path).unwrap_err().to_string();
             assert!(error.contains(what) && error.contains("help: "), "{error}");
         }
