@@ -4,6 +4,7 @@ mod sharing;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -419,7 +420,7 @@ pub struct SeparateState {
 }
 
 /// A size that an input leaves open upwards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Unbounded {
     /// The method.
     pub method: String,
@@ -610,9 +611,21 @@ impl Lowered {
     /// # Errors
     /// As [`Lowered::write`].
     pub fn write_watched(&self, path: impl AsRef<Path>, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Report, Error> {
+        self.written(|contents| pte::write_watched(contents, path, progress))
+    }
+
+    /// Writes the file from its first byte to its last, to what is no file, such as a pipe.
+    ///
+    /// # Errors
+    /// As [`Lowered::write`]; what is written by then stays.
+    pub fn write_to(&self, out: &mut dyn Write, progress: &dyn Fn(u64, u64)) -> Result<Report, Error> {
+        self.written(|contents| pte::write_to(contents, out, progress))
+    }
+
+    fn written(&self, write: impl FnOnce(&pte::Contents) -> etx_serializer::Result<pte::Stats>) -> Result<Report, Error> {
         let mut report = self.quantize(&|_, _| {})?;
         let start = Instant::now();
-        let stats = pte::write_watched(&self.contents, path, progress)?;
+        let stats = write(&self.contents)?;
         report.file_bytes = stats.file_bytes;
         report.weight_bytes = stats.weight_bytes;
         report.shared_tensors = stats.shared_blobs;

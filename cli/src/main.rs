@@ -1,5 +1,6 @@
 //! The `etx` command: one verb a file in [`verbs`], exit status and prose here.
 
+mod signals;
 mod verbs;
 
 use std::io::{self, Write as _};
@@ -38,6 +39,7 @@ enum Verb {
 fn main() -> ExitCode {
     // Usage errors end here, with status 2.
     let verb = Cli::parse().verb;
+    signals::watch();
     panic::set_hook(Box::new(|info| {
         // What says it must not fail either.
         let _ = writeln!(io::stderr(), "error: {info}\nhelp: this is a bug in etx; please report it with the command and its input");

@@ -72,6 +72,8 @@ pub struct Delegate {
     pub named_data: Vec<(String, TensorData)>,
     /// Constants that stand for several weights, or for one that is used in several ways.
     pub ties: Vec<Tie>,
+    /// Nodes that draw random numbers, others at every call, in order: what the payload does, not what the operator may do.
+    pub draws: Vec<NodeId>,
 }
 
 /// A constant that several things share.

@@ -24,6 +24,9 @@ use crate::precompute::Precompute;
 use crate::rewrite::{self, Rule};
 use crate::rms_norm::FuseRmsNorm;
 
+/// The pass that makes the functional dialect, by its name.
+const FUNCTIONALISE: &str = "functionalise";
+
 /// A named rewrite of a method.
 ///
 /// Most passes look at one call at a time: implement [`Rule`] for those, which makes them passes. Implement this for
@@ -364,7 +367,12 @@ impl Run<'_, '_, '_> {
         if let Some(need) = pass.dialect().filter(|d| *d != self.method.dialect) {
             let what =
                 format!("pass {name} needs the {} dialect, method {} is in {}", need.name(), self.method.name, self.method.dialect.name());
-            return Err(Error::new(ErrorKind::Invalid, what).help("run the pass `functionalise` before it"));
+            let disabled = self.options.disable.contains(FUNCTIONALISE).then(|| format!("`{FUNCTIONALISE}` makes it, and was disabled"));
+            let (what, help) = match disabled {
+                Some(why) => (format!("{what}; {why}"), format!("leave out --disable-pass {FUNCTIONALISE}, or disable {name} as well")),
+                None => (what, format!("run the pass `{FUNCTIONALISE}` before it")),
+            };
+            return Err(Error::new(ErrorKind::Invalid, what).help(help));
         }
         self.dump(name, When::Before, round);
         let nodes_before = self.method.graph.len();

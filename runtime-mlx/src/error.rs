@@ -41,13 +41,14 @@ struct Inner {
     message: String,
     /// Innermost place first.
     places: Vec<String>,
+    help: Option<String>,
 }
 
 impl Error {
     /// An error of a kind, described for a person.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: shortened(message.into()), places: Vec::new() }))
+        Error(Box::new(Inner { kind, message: shortened(message.into()), places: Vec::new(), help: None }))
     }
 
     /// What kind of thing went wrong.
@@ -60,6 +61,18 @@ impl Error {
     pub fn within(mut self, place: impl Into<String>) -> Self {
         self.0.places.push(shortened(place.into()));
         self
+    }
+
+    /// Adds what the reader should do about it, unless that is said already.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.0.help.get_or_insert(help.into());
+        self
+    }
+
+    /// What to do about it, where something can be done.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.help.as_deref()
     }
 
     pub(crate) fn shape(message: impl Into<String>) -> Self {
@@ -104,7 +117,11 @@ impl fmt::Display for Error {
         for place in self.0.places.iter().rev() {
             write!(f, "{place}: ")?;
         }
-        f.write_str(&self.0.message)
+        f.write_str(&self.0.message)?;
+        match &self.0.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use etx_ir::DType;
 use etx_ir::conditions::{self, Conditions, Given};
 use etx_ir::mlx::BACKEND;
+use etx_ir::weights::MappedFile;
 use etx_serializer::mlx::decode_window;
 use etx_serializer::pte::PteFile;
 use etx_serializer::pte::model::{self, EValue, ExecutionPlan, Instruction, TensorShapeDynamism};
@@ -32,7 +33,14 @@ impl From<etx_serializer::Error> for Error {
             etx_serializer::ErrorKind::NotFound => ErrorKind::Argument,
             _ => ErrorKind::Format,
         };
-        Error::new(kind, e.to_string())
+        let mut text = e.to_string();
+        let help = e.remedy().map(str::to_owned);
+        if let Some(help) = &help
+            && let Some(bare) = text.strip_suffix(&format!("\nhelp: {help}"))
+        {
+            text = bare.to_owned();
+        }
+        help.into_iter().fold(Error::new(kind, text), Error::help)
     }
 }
 
@@ -50,6 +58,14 @@ impl Runtime {
     /// [`ErrorKind::Io`] if it cannot be opened, [`ErrorKind::Format`] if it breaks the format's rules.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Runtime { file: Arc::new(PteFile::open(path)?), limits: Limits::default() })
+    }
+
+    /// Checks a file that is mapped already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] if it breaks the format's rules.
+    pub fn of(file: MappedFile) -> Result<Self> {
+        Ok(Runtime { file: Arc::new(PteFile::of(file)?), limits: Limits::default() })
     }
 
     /// Checks a file that is already in memory.
@@ -92,7 +108,13 @@ impl Runtime {
         let plan = self.file.method(name)?;
         let account = Account::new(self.limits, self.file.bytes().len() as u64, instructions(plan));
         let load = || Loader { file: &self.file, plan, account: Arc::clone(&account) }.load(engine);
-        account.enter(load).map_err(|e| e.within(format!("method `{name}`")))
+        account.enter(load).map_err(|e| {
+            let e = e.within(format!("method `{name}`"));
+            match e.kind() {
+                ErrorKind::Format => e.help("the file is damaged, or its writer broke the format's rules; lower the program again"),
+                _ => e,
+            }
+        })
     }
 }
 

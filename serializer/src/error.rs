@@ -75,6 +75,7 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     /// Found together with this one.
     others: Vec<Error>,
+    help: Option<Cow<'static, str>>,
 }
 
 impl Error {
@@ -85,7 +86,7 @@ impl Error {
             Cow::Owned(text) => Cow::Owned(shortened(text)),
             fixed => fixed,
         };
-        Error(Box::new(Inner { kind, message, offset: None, context: Vec::new(), source: None, others: Vec::new() }))
+        Error(Box::new(Inner { kind, message, offset: None, context: Vec::new(), source: None, others: Vec::new(), help: None }))
     }
 
     /// Sets the absolute byte offset, unless a more precise one is known already.
@@ -107,6 +108,18 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Adds what the reader should do about it, unless that is said already.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<Cow<'static, str>>) -> Self {
+        self.0.help.get_or_insert(help.into());
+        self
+    }
+
+    /// What to do about it, where something can be done.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.help.as_deref()
     }
 
     /// An operating system error while doing `what` (for example ``cannot create `a/b.pte` ``).
@@ -171,21 +184,27 @@ impl From<etx_ir::error::Error> for Error {
             etx_ir::error::ErrorKind::Io => (ErrorKind::Io, "cannot read"),
             _ => (ErrorKind::Weights, "cannot produce its bytes"),
         };
-        Error::new(kind, message).because(e)
+        let help = e.remedy().map(str::to_owned);
+        let bare = e.sentences().collect::<Vec<_>>().join("; ");
+        help.into_iter().fold(Error::new(kind, message).because(bare), Error::help)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.others.is_empty() {
-            return self.fmt_one(f);
+            self.fmt_one(f)?;
+        } else {
+            write!(f, "{} problems:", self.0.others.len() + 1)?;
+            for problem in self.problems() {
+                f.write_str("\n  ")?;
+                problem.fmt_one(f)?;
+            }
         }
-        write!(f, "{} problems:", self.0.others.len() + 1)?;
-        for problem in self.problems() {
-            f.write_str("\n  ")?;
-            problem.fmt_one(f)?;
+        match &self.0.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use etx::generate::{LanguageModel, Options, Outcome, Phase, Sampler, Sampling, Stop, TextStream, Tokenizer};
-use etx::runtime::Runtime;
 use serde::Serialize;
 
-use super::{Failure, Format, Limits, Threads, to_json};
+use super::{Failure, Format, Limits, Quiet, Threads, files, to_json};
 
 /// Continue a text with a lowered language model
 ///
@@ -19,12 +18,12 @@ use super::{Failure, Format, Limits, Threads, to_json};
   etx generate model.pte --tokenizer tokenizer.json --prompt 'Once upon a time' --temperature 0.8 --top-p 0.95 --seed 1
 
 The program says how many tokens fit, which one ends a text and how many there are, in constant methods that exporters write
-and `etx lower --constant` adds: get_max_context_len, get_eos_ids, get_bos_id, get_vocab_size, get_prefill_chunk_size, use_kv_cache.
+and `etx lower --constant` adds (what fits is else told from its caches): get_max_context_len, get_eos_ids, get_bos_id, get_vocab_size, get_prefill_chunk_size, use_kv_cache.
 
 Exit status: 0 generated, 2 bad input.")]
 pub(crate) struct Opts {
-    /// The program
-    #[arg(value_name = "FILE.pte")]
+    /// The program; `-` is standard input
+    #[arg(value_name = "FILE.pte", value_parser = files::input())]
     file: PathBuf,
     /// What text to continue; needs --tokenizer, and --ids does not
     #[arg(long, value_name = "TEXT", requires = "tokenizer", required_unless_present = "ids", conflicts_with = "ids")]
@@ -56,7 +55,7 @@ pub(crate) struct Opts {
     /// Go on after the end of a text
     #[arg(long)]
     ignore_eos: bool,
-    /// Tokens that fit, prompt and answer together, if the program does not say it
+    /// Tokens that fit, prompt and answer together [default: what the program says, or its caches of keys and values hold]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// The method to call [default: told by what methods take and give]
@@ -66,6 +65,8 @@ pub(crate) struct Opts {
     threads: Threads,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    quiet: Quiet,
     /// How to print: text as it comes, or everything at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -124,7 +125,7 @@ impl Opts {
         self.threads.apply()?;
         let mut sampler = Sampler::new(Sampling { temperature: self.temperature, top_p: self.top_p, seed: self.seed })?;
         let tokenizer = self.tokenizer.as_deref().map(Tokenize::start).transpose()?;
-        let runtime = self.limits.of(Runtime::open(&self.file)?);
+        let runtime = self.limits.of(files::open_lowered(&self.file)?);
         let model = match &self.method {
             Some(name) => LanguageModel::with_method(&runtime, name),
             None => LanguageModel::new(&runtime),
@@ -208,6 +209,9 @@ impl Opts {
         };
         let (prefill, decode) = (Rate::from(outcome.prefill), Rate::from(outcome.decode));
         if self.format == Format::Text {
+            if self.quiet.quiet {
+                return Ok(());
+            }
             let mut err = io::stderr().lock();
             for (what, rate) in [("prefill", &prefill), ("decode", &decode)] {
                 // Nobody is left to tell when this fails.

@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod declines;
+mod files;
+mod first_contact;
 #[cfg(feature = "generate")]
 mod generate;
 mod hostile;

@@ -43,7 +43,7 @@ fn outputs_without_a_file_are_printed_in_short() {
     lowered(&folder);
     let said =
         folder.etx(args!["run", "a.pte", "--method", "forward", "--engine", "cpu", "--inputs", example("prompt.safetensors")]).good();
-    assert!(said.starts_with("output_0: f32[1, 6, 256] ") && said.ends_with(", …\n") && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with("output_0: f32[1, 6, 512] ") && said.ends_with(", …\n") && said.lines().count() == 1, "{said}");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn the_report_accounts_for_every_node_byte_and_second() {
     assert_eq!(method["instructions"]["SdpaNode"], 2, "{method}");
     assert_eq!(report["file_bytes"], fs::metadata(folder.path("a.pte")).unwrap().len());
     let weights = report["weight_bytes"].as_u64().unwrap();
-    assert!((400_000..700_000).contains(&weights), "{weights}");
+    assert!((500_000..700_000).contains(&weights), "{weights}");
     for phase in ["load", "passes", "partition", "quantize", "write"] {
         assert!(report["seconds"][phase].as_f64().unwrap() > 0.0, "{phase}");
     }
@@ -106,7 +106,8 @@ fn timings_are_said_on_standard_error() {
     let folder = Folder::new();
     let done = folder.etx(args!["lower", example("model.pt2"), "-o", "a.pte", "--timings"]);
     assert_eq!((done.status, &*done.stdout), (Some(0), ""));
-    let first: Vec<&str> = done.stderr.lines().map(|l| l.split_whitespace().next().unwrap()).collect();
+    let first: Vec<&str> =
+        done.stderr.lines().skip_while(|l| !l.starts_with("load ")).map(|l| l.split_whitespace().next().unwrap()).collect();
     assert_eq!(first[..5], ["load", "passes", "partition", "quantize", "write"]);
     assert!(done.stderr.contains("functionalise, forward"), "{}", done.stderr);
 }
@@ -118,8 +119,9 @@ fn text_lowers_to_the_same_file() {
     let text = folder.etx(args!["print", example("model.pt2")]).good();
     assert!(text.starts_with("etir 1\n") && text.contains("method \"forward\" training {"), "{}", &text[..400]);
     folder.write("a.etir", &text);
-    assert_eq!(folder.etx(["print", "a.etir", "--method", "forward"]).good(), text);
-    folder.etx(["lower", "a.etir", "-o", "b.pte"]).good();
+    assert_eq!(folder.etx(["print", "a.etir", "--method", "forward", "--allow-outside"]).good(), text);
+    // It names the archive by the path that was given, which does not lie below this folder.
+    folder.etx(["lower", "a.etir", "-o", "b.pte", "--allow-outside"]).good();
     assert_eq!(fs::read(folder.path("a.pte")).unwrap(), fs::read(folder.path("b.pte")).unwrap());
 }
 
@@ -230,7 +232,8 @@ fn the_references_own_files_print_and_summarise() {
 fn every_kind_of_file_is_summarised_for_people_and_for_machines() {
     let folder = Folder::new();
     lowered(&folder);
-    folder.write("a.etir", folder.etx(args!["print", example("model.pt2")]).good());
+    fs::copy(example("model.pt2"), folder.path("model.pt2")).unwrap();
+    folder.write("a.etir", folder.etx(["print", "model.pt2"]).good());
     let look = |file: &str| {
         let text = folder.etx(args!["inspect", file]).good();
         let json = json(folder.etx(args!["inspect", file, "--format", "json"]).good());
@@ -370,7 +373,7 @@ fn conditions_of_the_exporter_that_files_do_not_check_are_reported() {
     let folder = Folder::new();
     let guards = "guard \"L['x'].size()[1] >= 1\"\n  guard \"L['x'].size()[1]*L['x'].size()[1] == 64\"\n";
     folder.write("assumed.etir", OPEN.replace("  input", &format!("  {guards}  input")));
-    folder.etx(args!["lower", "assumed.etir", "-o", "a.pte", "--report", "r.json"]).noted();
+    folder.etx(args!["lower", "assumed.etir", "-o", "a.pte", "--report", "r.json"]).told();
     let assumed = json(fs::read(folder.path("r.json")).unwrap())["assumed"].clone();
     let condition = "L['x'].size()[1]*L['x'].size()[1] == 64";
     assert_eq!(assumed, serde_json::json!([{ "method": "forward", "condition": condition, "checked": true }]));
@@ -449,7 +452,7 @@ fn sizes_without_an_upper_bound_are_planned_for_and_reported() {
     let folder = Folder::new();
     folder.write("open.etir", OPEN);
     for (more, size) in [(Vec::new(), 4096), (args!["--max-size", "64"].to_vec(), 64)] {
-        folder.etx(args!["lower", "open.etir", "-o", "a.pte", "--report", "r.json"].into_iter().chain(more)).noted();
+        folder.etx(args!["lower", "open.etir", "-o", "a.pte", "--report", "r.json"].into_iter().chain(more)).told();
         let open = json(fs::read(folder.path("r.json")).unwrap())["unbounded"].clone();
         let bytes = size * 2 * 4 * 2;
         assert_eq!(

@@ -22,6 +22,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     let (outputs, out_slots) = place_outputs(&mut cx, outputs)?;
     cx.write_back()?;
     remove_dead(&mut cx, &out_slots);
+    let draws = cx.draws();
     super::layout::settle(&mut cx, &out_slots)?;
     super::host::prepare(&mut cx, &out_slots)?;
 
@@ -168,7 +169,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
         tensor_meta: meta,
     };
     let inputs = inputs.into_iter().map(|(v, ..)| v).collect();
-    Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data, ties })
+    Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data, ties, draws })
 }
 
 /// Names are informational but for constants; a value that both stays and leaves has one slot more than names.

@@ -75,8 +75,10 @@ impl Pass for Functionalise {
             findings.extend(outputs(cx, &written));
         }
         if !findings.is_empty() {
-            return Err(Error::many(ErrorKind::Unsupported, findings)
-                .help("export the model so that it does not do this, or save `exported_program.run_decompositions({})`"));
+            return Err(Error::many(ErrorKind::Unsupported, findings).help(
+                "write to a copy in the model (`x.clone()`), or to a buffer of it (`register_buffer`); what torch itself can take apart, \
+                 `exported_program.run_decompositions({})` does, best of a program that was exported with strict=True",
+            ));
         }
         let method = cx.edit();
         let strides = drop_strides(&mut method.graph);
@@ -110,7 +112,7 @@ fn outputs(cx: &mut Context<'_>, written: &HashMap<ValueId, Arg>) -> Vec<String>
             (InputKind::User, None, Some(v)) => inputs.push((OutputKind::InputMutation(at), v)),
             (_, None, Some(_)) => {
                 let name = input.value.map_or_else(String::new, |v| method.graph.value(v).name.to_string());
-                findings.push(format!("the constant {name} is written to; make it a buffer, or write to a copy"));
+                findings.push(format!("the constant {name} is written to; make it a buffer (`register_buffer`), or write to a copy"));
             }
         }
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 
 use etx::ir::conditions;
 use etx::ir::mlx::BACKEND;
+use etx::ir::weights::MappedFile;
 use etx::serializer::mlx;
 use etx::serializer::pte::PteFile;
 use etx::serializer::pte::model::{BackendDelegate, EValue, ExecutionPlan, Instruction, TensorShapeDynamism};
@@ -63,8 +63,8 @@ struct MlxProgram {
     instructions: BTreeMap<String, u64>,
 }
 
-pub(super) fn summarise(path: &Path) -> Result<Summary, Failure> {
-    let pte = PteFile::open(path)?;
+pub(super) fn summarise(file: MappedFile) -> Result<Summary, Failure> {
+    let pte = PteFile::of(file)?;
     let program = pte.program();
     let mut used: Vec<u32> = program.named_data.iter().map(|d| d.segment_index).collect();
     used.sort_unstable();

@@ -98,6 +98,8 @@ pub(crate) struct Cx<'a> {
     reads: Vec<ValueId>,
     /// Values that leave the partition.
     outputs: Vec<ValueId>,
+    /// The nodes that draw random bits without a seed, by where the bits go.
+    draws: HashMap<Tid, NodeId>,
     zero_points: Vec<ZeroPoints>,
     /// Scales that have to be numbers, by name.
     finite: BTreeMap<&'a str, TensorData>,
@@ -164,6 +166,7 @@ impl<'a> Cx<'a> {
             node: None,
             reads: Vec::new(),
             outputs: outputs.to_vec(),
+            draws: HashMap::new(),
             zero_points: Vec::new(),
             finite: BTreeMap::new(),
             shapes: HashMap::new(),
@@ -485,7 +488,22 @@ impl<'a> Cx<'a> {
                 }
             });
         }
+        if let (Instr::RandomBits { out, seed: None, .. }, Some(node)) = (&instr, self.node) {
+            self.draws.insert(*out, node);
+        }
         self.chains[self.chain].push(instr);
+    }
+
+    /// The nodes whose instructions draw random numbers, others at every call, in order.
+    pub(crate) fn draws(&self) -> Vec<NodeId> {
+        let drawn = self.chains.iter().flatten().filter_map(|instr| match instr {
+            Instr::RandomBits { out, seed: None, .. } => self.draws.get(out).copied(),
+            _ => None,
+        });
+        let mut nodes: Vec<NodeId> = drawn.collect();
+        nodes.sort_by_key(|id| self.positions[id.index()]);
+        nodes.dedup();
+        nodes
     }
 
     /// Whether what the slot holds lies with channels last, so that it costs nothing to see it that way again.

@@ -85,7 +85,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
          torch._functorch.predispatch._vmap_increment_nesting torch._functorch.predispatch._vmap_decrement_nesting \
          torch._functorch.predispatch.lazy_load_decompositions",
         "inside torch.vmap an axis of every tensor is hidden",
-        "save `exported_program.run_decompositions({})` instead of `exported_program`: there the axis is back",
+        "save `exported_program.run_decompositions({})` instead of `exported_program`: there the axis is back; where torch refuses that, export \
+         with strict=True",
     ),
 ];
 

@@ -2,10 +2,10 @@
 
 use etx::lower::Report;
 
-use super::Bytes;
+use super::super::Bytes;
 
 /// Lines on what was taken for granted of inputs: conditions, bounds, sizes without one, values that are fixed.
-pub(super) fn of_inputs(report: &Report) -> Vec<String> {
+pub(super) fn lines(report: &Report) -> impl Iterator<Item = String> {
     let mut lines = Vec::new();
     for a in &report.assumed {
         let checked = if a.checked { "" } else { " (`etx run` cannot check this one)" };
@@ -41,5 +41,5 @@ pub(super) fn of_inputs(report: &Report) -> Vec<String> {
             false => format!("{method}: {input} was fixed to {value} when the program was exported: no other value is accepted"),
         });
     }
-    lines
+    lines.into_iter()
 }
