@@ -146,7 +146,7 @@ fn a_mask_that_may_hide_every_key_gives_zeros_there() {
         main_names(&p)
     };
     assert_eq!(attend("bool[2, 2] = user"), ["Sdpa", "Any", "Where", "Sdpa", "Where"]);
-    assert_eq!(attend("f32[2, 2] = user"), ["Sdpa", "Sdpa"]);
+    assert_eq!(attend("f32[2, 2] = user"), ["Sdpa", "Max", "NotEqual", "Where", "Sdpa", "Where"]);
     assert_eq!(attend("bool[2, 2] = parameter @0"), ["Sdpa", "Sdpa"], "no row of it is all false");
 }
 

@@ -47,12 +47,13 @@ fn rows_of_a_mask_are_looked_at_where_one_may_be_hidden_whole() {
 fn halves_are_added_up_in_singles_from_three_terms_on() {
     let of = |n: u32, call: &str| names(&format!("input %x : bf16[4, {n}] = user"), &format!("%y : bf16[4] = {call}"));
     for call in ["aten.sum.dim_IntList(%x, [1])", "aten.mean.dim(%x, [1])", "aten.prod.dim_int(%x, 1)"] {
-        assert_eq!(of(3, call).len(), 3, "{call}");
+        // The delegate rounds what it returns.
+        assert_eq!(of(3, call).len(), 2, "{call}");
         assert_eq!(of(2, call).len(), 1, "{call}");
     }
     assert_eq!(of(9, "aten.logsumexp.default(%x, [1])"), ["LogSumExp"]);
     let columns = names("input %x : bf16[4, 9] = user", "%y : bf16[9] = aten.logsumexp.default(%x, [0])");
-    assert_eq!(columns, ["AsType", "LogSumExp", "AsType"]);
+    assert_eq!(columns, ["AsType", "LogSumExp"]);
 }
 
 #[test]
