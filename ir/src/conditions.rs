@@ -136,23 +136,27 @@ impl Conditions {
     /// # Errors
     /// The first condition that does not hold.
     pub fn check(&self, given: &[Given<'_>]) -> Result<(), Broken> {
-        let solved = self.solve(given);
+        let given = self.each(given);
+        let solved = solve(&given);
         let at = |s: &Symbol| solved.get(s).map(|(n, _)| *n);
-        self.each(given, &mut |place, e, n| match e.eval_int(&at) {
-            Some(wanted) if wanted != n => Err(Broken {
-                what: match e {
-                    Expr::Int(_) => format!("{place} is {n}, and the program takes {wanted} there"),
-                    e => format!("{place} is {n}, and the program takes {} = {wanted} there{}", Infix(e), told(&solved, e)),
-                },
-                help: "give inputs whose sizes fit each other; sizes that were one symbol at export have to be equal".to_owned(),
-            }),
-            Some(_) => Ok(()),
-            // A symbol of which this should be a multiple has no value then.
-            None if linear(e).is_some_and(|(_, s)| !solved.contains_key(s)) => {
-                Err(again(format!("{place} is {n}, and the program takes {} there", Infix(e))))
+        for open in &given {
+            let (n, e) = (open.is, open.wanted);
+            match e.eval_int(&at) {
+                Some(wanted) if wanted != n => {
+                    let what = match e {
+                        Expr::Int(_) => format!("{open} is {n}, and the program takes {wanted} there"),
+                        e => format!("{open} is {n}, and the program takes {} = {wanted} there{}", Infix(e), told(&solved, e)),
+                    };
+                    let help = "give inputs whose sizes fit each other; sizes that were one symbol at export have to be equal";
+                    return Err(Broken { what, help: help.to_owned() });
+                }
+                // A symbol of which this should be a multiple has no value then.
+                None if linear(e).is_some_and(|(_, s)| !solved.contains_key(s)) => {
+                    return Err(again(format!("{open} is {n}, and the program takes {} there", Infix(e))));
+                }
+                _ => {}
             }
-            None => Ok(()),
-        })?;
+        }
         for Bound { symbol, range, planned } in &self.bounds {
             let Some((n, place)) = solved.get(symbol) else { continue };
             if range.min.is_some_and(|min| *n < min) {
@@ -183,45 +187,22 @@ impl Conditions {
         Ok(())
     }
 
-    /// Calls `f` for each open size and number that is given where one is expected: its place, what it must be, what it is.
-    fn each<'a>(
-        &'a self,
-        given: &[Given<'_>],
-        f: &mut dyn FnMut(&dyn fmt::Display, &'a Expr, i64) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
-        for (&number, form) in &self.inputs {
-            match (form, given.get(number)) {
+    /// The sizes and numbers that are given where some are left open.
+    fn each(&self, given: &[Given<'_>]) -> Vec<Open<'_>> {
+        let mut all = Vec::new();
+        for (&input, form) in &self.inputs {
+            match (form, given.get(input)) {
                 (Form::Sizes(wanted), Some(Given::Sizes(sizes))) if wanted.len() == sizes.len() => {
-                    for (dim, (e, &n)) in wanted.iter().zip(sizes.iter()).enumerate() {
-                        let n = i64::try_from(n).unwrap_or(i64::MAX);
-                        f(&format_args!("dimension {dim} of input_{number}"), e, n)?;
-                    }
+                    all.extend(wanted.iter().zip(sizes.iter()).enumerate().map(|(dim, (wanted, &n))| {
+                        let is = i64::try_from(n).unwrap_or(i64::MAX);
+                        Open { input, dim: Some(dim), wanted, is }
+                    }));
                 }
-                (Form::Number(e), Some(Given::Number(n))) => f(&format_args!("input_{number}"), e, *n)?,
+                (Form::Number(wanted), Some(&Given::Number(is))) => all.push(Open { input, dim: None, wanted, is }),
                 _ => {}
             }
         }
-        Ok(())
-    }
-
-    /// The values of symbols and where they are from: sizes that are one symbol first, then those that are a multiple with a number
-    /// added.
-    fn solve(&self, given: &[Given<'_>]) -> BTreeMap<&Symbol, (i64, String)> {
-        let mut solved = BTreeMap::new();
-        for plain in [true, false] {
-            let _ = self.each(given, &mut |place, e, n| {
-                if matches!(e, Expr::Sym(_)) == plain
-                    && let Some(((factor, rest), symbol)) = linear(e)
-                    && !solved.contains_key(symbol)
-                    && let Some(n) = n.checked_sub(rest).filter(|n| n.checked_rem(factor) == Some(0)).and_then(|n| n.checked_div(factor))
-                {
-                    let from = if plain { place.to_string() } else { format!("by {place}") };
-                    solved.insert(symbol, (n, from));
-                }
-                Ok(())
-            });
-        }
-        solved
+        all
     }
 
     /// The text form.
@@ -297,6 +278,41 @@ impl Conditions {
     }
 }
 
+/// A size or number that was given, and what it must be.
+struct Open<'a> {
+    input: usize,
+    dim: Option<usize>,
+    wanted: &'a Expr,
+    is: i64,
+}
+
+impl fmt::Display for Open<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.dim {
+            Some(dim) => write!(f, "dimension {dim} of input_{}", self.input),
+            None => write!(f, "input_{}", self.input),
+        }
+    }
+}
+
+/// Values of symbols, and where they are from.
+type Solved<'a> = BTreeMap<&'a Symbol, (i64, String)>;
+
+/// Sizes that are one symbol come first, then those that are a multiple of one with a number added.
+fn solve<'a>(given: &[Open<'a>]) -> Solved<'a> {
+    let mut solved = Solved::new();
+    for plain in [true, false] {
+        for open in given.iter().filter(|o| matches!(o.wanted, Expr::Sym(_)) == plain) {
+            let Some(((factor, rest), symbol)) = linear(open.wanted).filter(|(_, s)| !solved.contains_key(s)) else { continue };
+            let whole = open.is.checked_sub(rest).filter(|n| n.checked_rem(factor) == Some(0));
+            if let Some(n) = whole.and_then(|n| n.checked_div(factor)) {
+                solved.insert(symbol, (n, if plain { open.to_string() } else { format!("by {open}") }));
+            }
+        }
+    }
+    solved
+}
+
 /// A condition that other inputs, or another export, would meet.
 fn again(what: String) -> Broken {
     let help = "give inputs of such sizes, or export the model again with an example of the sizes that are needed: branches and sizes are \
@@ -305,7 +321,7 @@ fn again(what: String) -> Broken {
 }
 
 /// `; s0 is 5 (dimension 0 of input_0)` for the symbols of an expression.
-fn told(solved: &BTreeMap<&Symbol, (i64, String)>, e: &Expr) -> String {
+fn told(solved: &Solved<'_>, e: &Expr) -> String {
     let mut out = String::new();
     let mut seen = Vec::new();
     e.visit_symbols(&mut |s| {
