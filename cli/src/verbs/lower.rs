@@ -11,7 +11,7 @@ use etx::ir::program::Program;
 use etx::ir::text;
 use etx::lower::{Error, Report};
 use etx::passes::quantize::{Quantize, Rules};
-use etx::passes::{Dump, Options, Pipeline, When};
+use etx::passes::{Dump, F64AsF32, Options, Pipeline, When};
 use etx::serializer::emit::{Constant, ConstantMethod};
 use etx::serializer::file::NewFile;
 use serde_json::Value as Json;
@@ -46,6 +46,9 @@ pub(crate) struct Opts {
     /// Plan memory for at most this many elements along dimensions for which the program gives no upper bound
     #[arg(long, value_name = "N", default_value_t = etx::lower::DEFAULT_MAX_SIZE)]
     max_size: u32,
+    /// Compute in f32 what the program computes in f64, its inputs and results included; notes say where
+    #[arg(long)]
+    f64_as_f32: bool,
     /// Weights of a graph.json: a safetensors file, or the index of a sharded set
     #[arg(long, value_name = "FILE")]
     weights: Vec<PathBuf>,
@@ -120,7 +123,7 @@ else it is written twice. --quantize may be given several times.
 fn long_help() -> String {
     let mut help = "Passes, in order:\n".to_owned();
     // Names and laws do not depend on what the backend accepts.
-    let passes = Pipeline::standard().then(Quantize::new(Rules::default()));
+    let passes = Pipeline::standard().then(F64AsF32::default()).then(Quantize::new(Rules::default()));
     for (name, law) in passes.for_backend(|_, _| Vec::new()).passes() {
         help.push_str(&format!("  {name}\n          {law}\n"));
     }
@@ -189,7 +192,7 @@ impl Opts {
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
-        let lowering = lowering.max_size(self.max_size);
+        let lowering = lowering.max_size(self.max_size).f64_as_f32(self.f64_as_f32);
         let mut lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
         if let Some(rules) = rules {
             lowering = lowering.quantize(rules);
@@ -230,6 +233,9 @@ impl Opts {
                 let unless = "export the model in eval mode if that is for training only";
                 progress.done(format_args!("note: {}: {place} draws random numbers, others at every call; {unless}", method.method));
             }
+        }
+        for narrowed in &report.f64_as_f32 {
+            progress.done(format_args!("note: {}: {}", narrowed.method, in_single(narrowed)));
         }
         for state in &report.separate_state {
             let (writers, readers) = (state.writers.join(", "), state.readers.join(", "));
@@ -318,6 +324,26 @@ fn summary(report: &Report, seconds: f64) -> String {
         Bytes(report.file_bytes),
         Bytes(report.weight_bytes),
     )
+}
+
+/// One line on what is computed in `f32` and not in `f64`.
+fn in_single(of: &etx::lower::F64) -> String {
+    const NAMED: usize = 3;
+    let mut text = "computed in f32, in the program in f64".to_owned();
+    if !of.places.is_empty() {
+        let more = of.places.len().saturating_sub(NAMED);
+        text.push_str(&format!(", from {}", of.places.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ")));
+        if more > 0 {
+            text.push_str(&format!(" and {more} more (--report)"));
+        }
+    }
+    for input in &of.inputs {
+        text.push_str(&format!("; input {input} is f32"));
+    }
+    for output in &of.outputs {
+        text.push_str(&format!("; result {output} is f32"));
+    }
+    text
 }
 
 /// One line on what is stored once for several; the largest by name.

@@ -10,7 +10,7 @@ use etx_ir::program::{Method, OutputKind};
 use etx_ir::sym::{Expr, Symbol};
 
 use super::symbols::{Bindings, visit};
-use super::{Limits, introduced, is_foreign, places};
+use super::{Limits, is_foreign, places};
 use crate::driver::Context;
 
 /// What there is to compute in a method.
@@ -21,6 +21,8 @@ pub(super) struct Survey {
     needed: Vec<bool>,
     /// Nodes whose results are put in their place, in order.
     pub(super) roots: Vec<NodeId>,
+    /// Symbols that inputs have.
+    pub(super) given: BTreeSet<Symbol>,
     /// Symbols that calls introduce.
     pub(super) introduced: BTreeSet<Symbol>,
 }
@@ -57,7 +59,7 @@ impl Survey {
     pub(super) fn new(cx: &Context<'_>) -> Option<Self> {
         let graph = cx.graph();
         let foreign = |v: &ValueId| graph.tensor(*v).is_some_and(|t| is_foreign(t.dtype));
-        let introduced = introduced(graph);
+        let (given, introduced) = super::symbols(graph);
         let any = !introduced.is_empty()
             || graph.inputs().iter().any(foreign)
             || graph.nodes().any(|(_, n)| n.outputs.iter().any(foreign) || places::may_matter(graph, n));
@@ -65,7 +67,7 @@ impl Survey {
             return None;
         }
         let mut survey =
-            Self { constant: vec![false; graph.value_bound()], needed: vec![false; graph.node_bound()], roots: Vec::new(), introduced };
+            Self { constant: vec![false; graph.value_bound()], needed: vec![false; graph.node_bound()], roots: Vec::new(), given, introduced };
         for (_, v) in fixed_inputs(cx.method()) {
             survey.mark(v);
         }

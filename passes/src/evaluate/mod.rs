@@ -84,7 +84,7 @@ impl Pass for EvaluateConstants {
         described::run(cx, &self.limits)?;
         let Some(survey) = Survey::new(cx) else { return Ok(()) };
         let mut known = Known::new(cx, &survey, self.limits);
-        let mut bindings = Bindings::new(&survey.introduced);
+        let mut bindings = Bindings::new(&survey.given, &survey.introduced);
         for id in cx.graph().order() {
             if survey.is_needed(id) {
                 known.compute(cx, id, &mut bindings);
@@ -96,6 +96,7 @@ impl Pass for EvaluateConstants {
         for &id in &survey.roots {
             replace(cx, id, &survey, &known);
         }
+        bindings.infer(cx);
         bindings.apply(cx)
     }
 }
@@ -219,23 +220,21 @@ fn uniform(t: &Tensor) -> Option<Arg> {
     crate::fold::number(&one)
 }
 
-/// Symbols that calls introduce, and inputs do not have.
-fn introduced(graph: &Graph) -> BTreeSet<Symbol> {
+/// Symbols that inputs have, and those that calls introduce.
+fn symbols(graph: &Graph) -> (BTreeSet<Symbol>, BTreeSet<Symbol>) {
     let mut given = BTreeSet::new();
     for &v in graph.inputs() {
         symbols::visit(graph.ty(v), &mut |s| {
             given.insert(s.clone());
         });
     }
-    let mut found = BTreeSet::new();
-    for (_, node) in graph.nodes() {
-        for &v in &node.outputs {
-            symbols::visit(graph.ty(v), &mut |s| {
-                if !given.contains(s) {
-                    found.insert(s.clone());
-                }
-            });
-        }
+    let mut introduced = BTreeSet::new();
+    for &v in graph.nodes().flat_map(|(_, node)| &node.outputs) {
+        symbols::visit(graph.ty(v), &mut |s| {
+            if !given.contains(s) {
+                introduced.insert(s.clone());
+            }
+        });
     }
-    found
+    (given, introduced)
 }

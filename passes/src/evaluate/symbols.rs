@@ -21,13 +21,15 @@ pub(super) fn visit(ty: &Type, f: &mut dyn FnMut(&Symbol)) {
 
 /// What symbols that calls introduce are equal to.
 pub(super) struct Bindings<'s> {
+    /// Those that inputs have.
+    given: &'s BTreeSet<Symbol>,
     introduced: &'s BTreeSet<Symbol>,
     found: BTreeMap<Symbol, Expr>,
 }
 
 impl<'s> Bindings<'s> {
-    pub(super) fn new(introduced: &'s BTreeSet<Symbol>) -> Self {
-        Self { introduced, found: BTreeMap::new() }
+    pub(super) fn new(given: &'s BTreeSet<Symbol>, introduced: &'s BTreeSet<Symbol>) -> Self {
+        Self { given, introduced, found: BTreeMap::new() }
     }
 
     fn resolved(&self, e: &Expr) -> Expr {
@@ -83,6 +85,31 @@ impl<'s> Bindings<'s> {
             }
             (Type::None, _) => true,
             _ => false,
+        }
+    }
+
+    /// Notes what follows for the sizes of other calls, such as of slices up to a number that was taken out of a tensor.
+    pub(super) fn infer(&mut self, cx: &Context<'_>) {
+        let graph = cx.graph();
+        for (_, node) in graph.nodes() {
+            let mut open = false;
+            let unknown = |s: &Symbol| self.introduced.contains(s) && !self.found.contains_key(s);
+            node.outputs.iter().for_each(|v| visit(graph.ty(*v), &mut |s| open |= unknown(s)));
+            if !open {
+                continue;
+            }
+            let Ok(types) = etx_ir::infer::infer(graph, cx.ranges(), node.op, &node.args) else { continue };
+            for (v, ty) in node.outputs.iter().zip(&types) {
+                let (Type::Tensor(declared), Type::Tensor(found)) = (graph.ty(*v), ty) else { continue };
+                for (d, n) in declared.shape.iter().zip(&found.shape) {
+                    let n = self.resolved(n);
+                    let mut known = true;
+                    n.visit_symbols(&mut |s| known &= self.given.contains(s));
+                    if known {
+                        self.bind(d, &n);
+                    }
+                }
+            }
         }
     }
 
