@@ -80,9 +80,9 @@ fn double(graph: &Graph, first: NodeId, nodes: &[NodeId]) -> (NodeId, Refusal) {
     let mut also: Vec<String> = begins.iter().skip(1).map(|id| place(graph, *id)).collect();
     also.extend(given);
     let mut reason = match begins.is_empty() {
-        true => format!("f64 comes from {}", listed(&also)),
+        true => format!("it computes in f64 because of {}", listed(&also)),
         false if also.is_empty() => "f64 begins here".to_owned(),
-        false => format!("f64 begins here, and at {}", listed(&also)),
+        false => format!("f64 begins here, with {}", listed(&also)),
     };
     if nodes.len() > 1 {
         reason.push_str(&format!("; {} calls compute in it", nodes.len()));
@@ -108,4 +108,42 @@ fn place(graph: &Graph, id: NodeId) -> String {
 fn listed(all: &[String]) -> String {
     let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if all.len() > NAMED { format!("{named} and {} more", all.len() - NAMED) } else { named }
+}
+
+#[cfg(test)]
+mod tests {
+    use etx_ir::text::{self, NoFiles};
+
+    use crate::backend::Backend;
+    use crate::cluster::divide;
+    use crate::mlx::Mlx;
+    use crate::report::MethodReport;
+
+    fn refusals(body: &str) -> Vec<String> {
+        let source = format!("etir 1\nfile $model \"model.py\"\nmethod \"forward\" functional {{\n{body}\n}}");
+        let program = text::parse(&source, &mut NoFiles).unwrap();
+        let method = &program.methods[0];
+        let division = divide(method, &Mlx::new().verdicts(&program, method));
+        MethodReport::new("forward", &method.graph, &division, &[]).refused.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_region_of_doubles_is_one_refusal_where_it_begins() {
+        let refused = refusals(
+            "input %x : f32[2] = user
+             input %w : f64[2] = user
+             %a : f64[2] = aten._to_copy.default(%x, dtype=f64) at $model:7
+             %b : f64[2] = aten.exp.default(%a) at $model:8
+             %c : f64[2] = aten.mul.Tensor(%b, %w) at $model:9
+             %d : f32[2] = aten._to_copy.default(%c, dtype=f32) at $model:10
+             %n : i64[u0, 1] = aten.nonzero.default(%x)
+             %e : f64[2] = aten._to_copy.default(%x, dtype=f64) at $model:12
+             return %d, %n, %e",
+        );
+        let [region, nonzero, other] = refused.as_slice() else { panic!("{refused:?}") };
+        assert!(region.starts_with("a (aten._to_copy.default, model.py:7): f64 begins here, with %w; 4 calls compute in it;"), "{region}");
+        assert!(region.contains("what leaves it: d (model.py:10); MLX has no f64 — lower with --f64-as-f32"), "{region}");
+        assert!(nonzero.starts_with("n (aten.nonzero.default)"), "{nonzero}");
+        assert!(other.contains("f64 begins here; what leaves it: %e, a result;"), "{other}");
+    }
 }

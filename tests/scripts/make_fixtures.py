@@ -14,6 +14,7 @@ import cases.audio
 import cases.caches
 import cases.chance
 import cases.conditions
+import cases.constants
 import cases.core
 import cases.dtypes
 import cases.layers

@@ -109,7 +109,10 @@ impl Survey {
             return false;
         }
         let mut sized = false;
-        visit(&value.ty, &mut |s| sized |= self.introduced.contains(s));
+        // All results of a call whose size is among what it finds.
+        for &o in &graph.node(producer).outputs {
+            visit(graph.ty(o), &mut |s| sized |= self.introduced.contains(s));
+        }
         let Some(t) = graph.tensor(v) else { return sized };
         if is_foreign(t.dtype) {
             // The last of a chain.
@@ -202,7 +205,7 @@ impl Known {
             return;
         }
         let large = |v: &ValueId| graph.tensor(*v).is_some_and(|t| bytes_at_most(t).is_some_and(|n| n > self.limits.value));
-        if self.held > self.limits.held || node.outputs.iter().any(large) {
+        if self.held > self.limits.held || node.outputs.iter().any(large) || is_laborious(graph, node) {
             return;
         }
         for v in operands(node) {
@@ -223,6 +226,23 @@ impl Known {
             }
         }
     }
+}
+
+/// Whether the call multiplies matrices that are too large to be multiplied by the reference evaluation.
+fn is_laborious(graph: &Graph, node: &Node) -> bool {
+    const PRODUCTS: u64 = 1 << 34;
+    let product = is_op!(
+        node.op,
+        "aten.mm.default"
+            | "aten.bmm.default"
+            | "aten.matmul.default"
+            | "aten.linear.default"
+            | "aten.addmm.default"
+            | "aten.einsum.default"
+            | "aten.convolution.default"
+    );
+    let elements = |v: ValueId| graph.tensor(v).and_then(bytes_at_most).unwrap_or(u64::MAX);
+    product && operands(node).into_iter().map(elements).fold(1u64, u64::saturating_mul) > PRODUCTS
 }
 
 /// The bytes of a tensor; `None` where symbols decide.

@@ -115,6 +115,8 @@ enum Operand {
     New(Tensor),
     /// The tensor as a vector.
     Flat(Arg),
+    /// The tensor broadcast to these sizes.
+    Expanded(Arg, Vec<i64>),
     List(Vec<Operand>),
 }
 
@@ -155,6 +157,12 @@ fn argument(cx: &mut Context<'_>, at: NodeId, name: &str, operand: Operand) -> R
             let Some(t) = x.as_value().and_then(|v| cx.graph().tensor(v)) else { return Ok(x) };
             let ty = Type::Tensor(TensorType::new(t.dtype, vec![t.numel()]));
             insert(&mut cx.edit().graph, at, op!("aten.view.default"), vec![x, ints([-1])], name, ty)
+        }
+        Operand::Expanded(x, sizes) => {
+            let Some(t) = x.as_value().and_then(|v| cx.graph().tensor(v)) else { return Ok(x) };
+            let ty = Type::Tensor(TensorType::new(t.dtype, sizes.iter().map(|&n| Dim::Int(n)).collect()));
+            let list = args(op!("aten.expand.default"), [x, ints(sizes)], &[]);
+            insert(&mut cx.edit().graph, at, op!("aten.expand.default"), list, name, ty)
         }
         Operand::List(items) => Arg::List(items.into_iter().map(|o| argument(cx, at, name, o)).collect::<Result<_, _>>()?),
     })

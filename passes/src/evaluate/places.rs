@@ -130,19 +130,29 @@ fn put(graph: &Graph, node: &Node, known: &Known) -> Option<Change> {
     Some(Change { op: op!("aten.index_put.default"), args, flat: false })
 }
 
-/// The elements of the last dimensions, which the mask is for.
+/// The elements of the last dimensions, which the mask is for; where it is broadcast, of the shape that the two have together.
 fn selected(graph: &Graph, node: &Node, known: &Known) -> Option<Change> {
     let (x, arg) = (node.args.first()?, node.args.get(1)?);
     let mask = tensor_of(known, arg)?;
     let shape = &graph.tensor(x.as_value()?)?.shape;
-    let outer = shape.len().checked_sub(mask.shape().len())?;
-    let same = shape.iter().skip(outer).zip(mask.shape()).all(|(d, &n)| d.as_int() == i64::try_from(n).ok());
-    if !same || mask.shape().is_empty() {
-        return None;
+    let same = |d: &Dim, n: usize| d.as_int() == i64::try_from(n).ok();
+    let outer = shape.len().checked_sub(mask.shape().len()).filter(|_| !mask.shape().is_empty());
+    if let Some(outer) = outer.filter(|o| shape.iter().skip(*o).zip(mask.shape()).all(|(d, &n)| same(d, n))) {
+        let mut list: Vec<Operand> = (0..outer).map(|_| Operand::Arg(Arg::None)).collect();
+        list.extend(positions(arg, mask)?);
+        return Some(Change { op: op!("aten.index.Tensor"), args: vec![Operand::Arg(x.clone()), Operand::List(list)], flat: true });
     }
-    let mut list: Vec<Operand> = (0..outer).map(|_| Operand::Arg(Arg::None)).collect();
-    list.extend(positions(arg, mask)?);
-    Some(Change { op: op!("aten.index.Tensor"), args: vec![Operand::Arg(x.clone()), Operand::List(list)], flat: true })
+    let mut sizes: Vec<i64> = shape.iter().map(Dim::as_int).collect::<Option<_>>()?;
+    let missing = mask.shape().len().saturating_sub(sizes.len());
+    sizes.splice(0..0, std::iter::repeat_n(1, missing));
+    for (n, &m) in sizes.iter_mut().rev().zip(mask.shape().iter().rev()) {
+        *n = if *n == 1 { i64::try_from(m).ok()? } else { *n };
+    }
+    let whole = crate::calls::ints(sizes.iter().copied());
+    let wide = evaluated(op!("aten.expand.default"), &[arg.clone(), whole, Arg::Bool(false)], mask)?.pop()?;
+    let list = if sizes.is_empty() { return None } else { positions(arg, &wide)? };
+    let x = Operand::Expanded(x.clone(), sizes);
+    Some(Change { op: op!("aten.index.Tensor"), args: vec![x, Operand::List(list)], flat: true })
 }
 
 /// Rows as often as a constant says.
