@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use etx_tests::case::{Case, Limit, Value};
-use etx_tests::compare::compare;
+use etx_tests::case::{Case, Value};
+use etx_tests::compare::{Limit, compare};
 use etx_tests::driver::{self, File, Trouble};
 use etx_tests::tensor::Tensor;
 use safetensors::Dtype;
