@@ -66,8 +66,13 @@ impl Survey {
         if !any {
             return None;
         }
-        let mut survey =
-            Self { constant: vec![false; graph.value_bound()], needed: vec![false; graph.node_bound()], roots: Vec::new(), given, introduced };
+        let mut survey = Self {
+            constant: vec![false; graph.value_bound()],
+            needed: vec![false; graph.node_bound()],
+            roots: Vec::new(),
+            given,
+            introduced,
+        };
         for (_, v) in fixed_inputs(cx.method()) {
             survey.mark(v);
         }

@@ -26,11 +26,17 @@ fn what_inputs_decide_is_refused_once_a_place_and_right_in_singles_on_request() 
     let program = || etx::load(case.file("forward.pt2"), &[]).unwrap();
     let Err(Trouble::Refused(refused)) = driver::lower_program(program(), &out) else { unreachable!("f64 is lowered") };
     assert!(refused.len() <= 3, "{refused:?}");
-    assert!(refused.iter().all(|r| r.why.contains("f64") && r.why.contains("--f64-as-f32") && r.why.contains("constants.py:")), "{refused:?}");
+    assert!(
+        refused.iter().all(|r| r.why.contains("f64") && r.why.contains("--f64-as-f32") && r.why.contains("constants.py:")),
+        "{refused:?}"
+    );
 
     let lowered = etx::Lowering::mlx().options(etx::passes::Options::verified()).f64_as_f32(true).run(program()).unwrap();
     let [narrowed] = &lowered.report().f64_as_f32[..] else { unreachable!("one method computes in f64") };
-    assert_eq!((narrowed.method.as_str(), narrowed.inputs.as_slice(), narrowed.outputs.as_slice()), ("forward", &["scale".to_owned()][..], &[3][..]));
+    assert_eq!(
+        (narrowed.method.as_str(), narrowed.inputs.as_slice(), narrowed.outputs.as_slice()),
+        ("forward", &["scale".to_owned()][..], &[3][..])
+    );
     assert!(!narrowed.places.is_empty());
     lowered.write(&out).unwrap();
     let mut method = File::open(&out).unwrap().load("forward", None).unwrap();
