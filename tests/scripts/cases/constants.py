@@ -101,7 +101,8 @@ class weights_of_8_bit_floats(torch.nn.Module):
 
 
 @case(steps=lambda: [call(torch.tensor([0, 3, 700]), torch.randn(3, 4), torch.tensor(0.7, dtype=torch.float64)),
-                     call(torch.tensor([1, 2, 9]), torch.randn(3, 4), torch.tensor(-0.2, dtype=torch.float64))])
+                     call(torch.tensor([1, 2, 9]), torch.randn(3, 4), torch.tensor(-0.2, dtype=torch.float64))],
+      reference_wrong="it multiplies in place what is read again, and the total does not start as what it is")
 class doubles_of_inputs(torch.nn.Module):
     """`f64` that inputs decide: positions, sums, a mask, an input, a result, a state."""
 
