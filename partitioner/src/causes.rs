@@ -19,12 +19,6 @@ pub(crate) fn causes(graph: &Graph, refused: &[(NodeId, Refusal)]) -> Vec<(NodeI
     // A region goes by the first of its calls.
     let mut region: HashMap<ValueId, usize> = HashMap::new();
     let mut joined: Vec<usize> = (0..refused.len()).collect();
-    fn find(joined: &[usize], mut i: usize) -> usize {
-        while let Some(&next) = joined.get(i).filter(|n| **n != i) {
-            i = next;
-        }
-        i
-    }
     let mut touches = vec![false; refused.len()];
     for (i, (id, _)) in refused.iter().enumerate() {
         for v in graph.operands(*id).into_iter().chain(graph.node(*id).outputs.iter().copied()).filter(|v| is_double(graph, *v)) {
@@ -51,6 +45,14 @@ pub(crate) fn causes(graph: &Graph, refused: &[(NodeId, Refusal)]) -> Vec<(NodeI
         }
     }
     all
+}
+
+/// The first call of the region that a call is in.
+fn find(joined: &[usize], mut i: usize) -> usize {
+    while let Some(&next) = joined.get(i).filter(|n| **n != i) {
+        i = next;
+    }
+    i
 }
 
 /// One message for calls that compute in `f64`.

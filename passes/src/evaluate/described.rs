@@ -69,16 +69,17 @@ fn is_read(graph: &Graph, v: ValueId, made: &HashMap<ValueId, Made>) -> bool {
 
 /// All constants of a method; `None` if there is none that this pass is for.
 fn inputs(cx: &Context<'_>, limits: &Limits) -> Option<HashMap<ValueId, Made>> {
-    let mut made = HashMap::new();
-    let mut any = false;
-    for (n, v) in fixed_inputs(cx.method()) {
-        let weight = cx.program().weights().get(cx.method().inputs.get(n)?.kind.weight()?.index())?;
-        let small = is_small_float(weight.data.dtype());
-        let wanted = small || (is_foreign(weight.data.dtype()) && weight.data.byte_len() > limits.described);
-        any |= wanted;
-        made.insert(v, Made { data: weight.data.clone(), from: wanted.then(|| (weight.name.clone(), small)) });
+    let weight = |n: usize| cx.program().weights().get(cx.method().inputs.get(n)?.kind.weight()?.index());
+    let wanted = |data: &TensorData| is_small_float(data.dtype()) || (is_foreign(data.dtype()) && data.byte_len() > limits.described);
+    if !fixed_inputs(cx.method()).any(|(n, _)| weight(n).is_some_and(|w| wanted(&w.data))) {
+        return None;
     }
-    any.then_some(made)
+    let all = fixed_inputs(cx.method()).filter_map(|(n, v)| Some((v, weight(n)?)));
+    let made = all.map(|(v, w)| {
+        let from = wanted(&w.data).then(|| (w.name.clone(), is_small_float(w.data.dtype())));
+        (v, Made { data: w.data.clone(), from })
+    });
+    Some(made.collect())
 }
 
 /// What a call makes of constants, if it is one of those that can be described.

@@ -235,7 +235,7 @@ impl Known {
 
 /// Whether the call multiplies matrices that are too large to be multiplied by the reference evaluation.
 fn is_laborious(graph: &Graph, node: &Node) -> bool {
-    const PRODUCTS: u64 = 1 << 34;
+    const PRODUCTS: u64 = 1 << 42;
     let product = is_op!(
         node.op,
         "aten.mm.default"
@@ -246,8 +246,8 @@ fn is_laborious(graph: &Graph, node: &Node) -> bool {
             | "aten.einsum.default"
             | "aten.convolution.default"
     );
-    let elements = |v: ValueId| graph.tensor(v).and_then(bytes_at_most).unwrap_or(u64::MAX);
-    product && operands(node).into_iter().map(elements).fold(1u64, u64::saturating_mul) > PRODUCTS
+    let bytes = |v: ValueId| graph.tensor(v).and_then(bytes_at_most).unwrap_or(u64::MAX);
+    product && operands(node).into_iter().map(bytes).fold(1u64, u64::saturating_mul) > PRODUCTS
 }
 
 /// The bytes of a tensor; `None` where symbols decide.

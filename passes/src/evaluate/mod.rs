@@ -15,7 +15,7 @@ use etx_ir::error::Error;
 use etx_ir::eval::{Tensor, Value};
 use etx_ir::graph::{Arg, Graph, NodeId, TensorType, Type, ValueId};
 use etx_ir::op;
-use etx_ir::op::OpId;
+use etx_ir::op::{Kind, OpId};
 use etx_ir::sym::{Dim, Symbol};
 use etx_ir::weights::TensorData;
 
@@ -237,12 +237,16 @@ fn symbols(graph: &Graph) -> (BTreeSet<Symbol>, BTreeSet<Symbol>) {
         });
     }
     let mut introduced = BTreeSet::new();
-    for &v in graph.nodes().flat_map(|(_, node)| &node.outputs) {
-        symbols::visit(graph.ty(v), &mut |s| {
-            if !given.contains(s) {
-                introduced.insert(s.clone());
-            }
-        });
+    for (_, node) in graph.nodes() {
+        let schema = node.op.schema();
+        let may = schema.traits.data || schema.traits.dynamic || schema.kind == Kind::HigherOrder;
+        for &v in node.outputs.iter().filter(|v| may || graph.tensor(**v).is_none()) {
+            symbols::visit(graph.ty(v), &mut |s| {
+                if !given.contains(s) {
+                    introduced.insert(s.clone());
+                }
+            });
+        }
     }
     (given, introduced)
 }
