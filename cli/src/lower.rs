@@ -16,7 +16,7 @@ use etx_partitioner::backend::{Backend, Partition};
 use etx_partitioner::cluster::{Division, divide};
 use etx_partitioner::report::{MethodReport, RefusedNode};
 use etx_passes::quantize::{Planned, Quantize, Rules};
-use etx_passes::{Declined, Options, PassReport, Pipeline};
+use etx_passes::{Declined, F64AsF32, Options, PassReport, Pipeline};
 use etx_serializer::emit::{self, ConstantMethod};
 use etx_serializer::pte::{self, NamedBlob};
 use serde::Serialize;
@@ -93,6 +93,7 @@ pub struct Lowering<'p> {
     quantize: Option<Quantize>,
     max_size: u32,
     max_memory: Option<u64>,
+    f64_as_f32: bool,
 }
 
 impl Default for Lowering<'_> {
@@ -112,7 +113,16 @@ impl<'p> Lowering<'p> {
             quantize: None,
             max_size: DEFAULT_MAX_SIZE,
             max_memory: None,
+            f64_as_f32: false,
         }
+    }
+
+    /// Computes in `f32` what the program computes in `f64`, and takes and returns `f32` where it has `f64`; [`Report::f64_as_f32`] says
+    /// where that is. What constants alone decide is computed in `f64` in any case.
+    #[must_use]
+    pub fn f64_as_f32(mut self, yes: bool) -> Self {
+        self.f64_as_f32 = yes;
+        self
     }
 
     /// With weights quantised by these rules, between the passes and the backend.
@@ -191,9 +201,9 @@ impl<'p> Lowering<'p> {
             let what = "there is nothing to lower: the program has no methods";
             return Err(etx_ir::error::Error::new(etx_ir::error::ErrorKind::Invalid, what).help("export a model with torch.export").into());
         }
-        let Self { pipeline, options, backend, constants, quantize, max_size, max_memory: _ } = self;
+        let Self { pipeline, options, backend, constants, quantize, max_size, max_memory: _, f64_as_f32 } = self;
         let backend = backend.unwrap_or_else(|| mlx(max_size));
-        let (program, mut report, declined) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
+        let (program, mut report, declined) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), f64_as_f32, program)?;
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
         let mut number = 0;
@@ -234,7 +244,8 @@ impl<'p> Lowering<'p> {
     pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
         let backend = self.backend.unwrap_or_else(|| mlx(self.max_size));
         budget::within(elements(self.max_memory, &program), || {
-            let (program, report, _) = rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), program)?;
+            let (program, report, _) =
+                rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), self.f64_as_f32, program)?;
             Ok((program, report))
         })
     }
@@ -289,6 +300,7 @@ fn rewrite(
     mut options: Options<'_>,
     backend: &dyn Backend,
     quantize: Option<&Quantize>,
+    f64_as_f32: bool,
     mut program: Program,
 ) -> Result<(Program, Report, Vec<Declined>), Error> {
     let start = Instant::now();
@@ -304,6 +316,10 @@ fn rewrite(
         }
         accepted
     };
+    let narrowed = F64AsF32::default();
+    if f64_as_f32 {
+        pipeline = pipeline.then(narrowed.clone()).then_all(Pipeline::tidy());
+    }
     if let Some(quantize) = quantize {
         pipeline = pipeline.then(quantize.clone());
     }
@@ -312,6 +328,7 @@ fn rewrite(
     for run in &done.passes {
         report.note(run);
     }
+    report.f64_as_f32 = narrowed.found().into_iter().map(F64::from).collect();
     report.seconds.passes = start.elapsed().as_secs_f64();
     Ok((program, report, done.declined))
 }
@@ -342,6 +359,9 @@ pub struct Report {
     /// Inputs that are no tensors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<Fixed>,
+    /// What is computed in `f32` on request, and in `f64` in the program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub f64_as_f32: Vec<F64>,
     /// State that several methods have, each for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub separate_state: Vec<SeparateState>,
@@ -473,6 +493,25 @@ pub struct Fixed {
     pub value: String,
     /// Whether the program was exported for other values, too.
     pub open: bool,
+}
+
+/// What of a method is computed in `f32` and not in `f64`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct F64 {
+    /// The method.
+    pub method: String,
+    /// Where `f64` begins: lines of the model's source, or calls where that is unknown.
+    pub places: Vec<String>,
+    /// Inputs that are `f32` in the file.
+    pub inputs: Vec<String>,
+    /// Numbers of results that are `f32` in the file.
+    pub outputs: Vec<usize>,
+}
+
+impl From<etx_passes::Narrowed> for F64 {
+    fn from(of: etx_passes::Narrowed) -> Self {
+        F64 { method: of.method, places: of.places, inputs: of.inputs, outputs: of.outputs }
+    }
 }
 
 /// What one pass did to one method, over all rounds.

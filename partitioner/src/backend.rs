@@ -25,6 +25,13 @@ impl Refusal {
         Self { reason: reason.into(), remedy: String::new(), of_operator: false }
     }
 
+    /// Says first what it is about.
+    #[must_use]
+    pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
+        self.reason = format!("{what}: {}", self.reason);
+        self
+    }
+
     /// Adds what would help.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@ use etx_ir::graph::{Graph, NodeId};
 use serde::Serialize;
 
 use crate::backend::{Delegate, Payload};
+use crate::causes::causes;
 use crate::cluster::Division;
 
 /// What became of a method.
@@ -21,7 +22,7 @@ pub struct MethodReport {
     pub delegated: usize,
     /// Nodes that disappeared into others.
     pub absorbed: usize,
-    /// Nodes that the backend does not run, in order.
+    /// Nodes that the backend does not run, in order; of those that compute in `f64`, one for each place where that begins.
     pub refused: Vec<RefusedNode>,
     /// How many instructions of each kind the delegates have, by name.
     pub instructions: BTreeMap<String, u64>,
@@ -64,7 +65,7 @@ impl MethodReport {
             partitions: division.partitions.len(),
             delegated: division.partitions.iter().map(Vec::len).sum(),
             absorbed: division.absorbed.len(),
-            refused: division.refused.iter().map(|(id, why)| RefusedNode::new(graph, *id, why)).collect(),
+            refused: causes(graph, &division.refused).iter().map(|(id, why)| RefusedNode::new(graph, *id, why)).collect(),
             instructions,
             random: draws(graph, delegates),
         }

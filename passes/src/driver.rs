@@ -15,6 +15,7 @@ use crate::collapse::CollapseViews;
 use crate::cse::Cse;
 use crate::dce::Dce;
 use crate::decompose::{Decompose, ReduceSelections};
+use crate::evaluate::EvaluateConstants;
 use crate::fold::{Constants, FoldConstants, FoldScalars};
 use crate::functionalise::Functionalise;
 use crate::inline::InlineWrappers;
@@ -162,6 +163,15 @@ impl<'a> Context<'a> {
         self.add_input(name, data, InputKind::Parameter)
     }
 
+    /// Gives an input of the method, which has a weight, another one of the same name. Other methods keep theirs.
+    pub(crate) fn replace_weight(&mut self, input: usize, data: TensorData) {
+        let Some(kind) = self.method.inputs.get_mut(input).map(|i| &mut i.kind) else { return };
+        if let InputKind::Parameter(w) | InputKind::Constant(w) | InputKind::Buffer { weight: w, .. } = kind {
+            let name = self.program.weight(*w).name.clone();
+            *w = self.program.add_weight(&name, data);
+        }
+    }
+
     fn add_input(&mut self, name: &str, data: TensorData, kind: fn(WeightId) -> InputKind) -> ValueId {
         let shape = data.shape().iter().map(|&n| etx_ir::sym::Dim::Int(n as i64)).collect();
         let ty = etx_ir::graph::TensorType::new(data.dtype(), shape);
@@ -207,6 +217,7 @@ impl<'p> Pipeline<'p> {
             8,
             vec![
                 Box::new(Canonicalise),
+                Box::new(EvaluateConstants::default()),
                 Box::new(FoldConstants),
                 Box::new(RemoveNoops),
                 Box::new(CollapseViews),

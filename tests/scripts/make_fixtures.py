@@ -15,6 +15,7 @@ import cases.audio
 import cases.caches
 import cases.chance
 import cases.conditions
+import cases.constants
 import cases.core
 import cases.detectors
 import cases.diagonals

@@ -14,7 +14,7 @@ use etx::ir::program::Program;
 use etx::ir::text;
 use etx::lower::{Error, Report};
 use etx::passes::quantize::{Quantize, Rules};
-use etx::passes::{Dump, Options, Pipeline, When};
+use etx::passes::{Dump, F64AsF32, Options, Pipeline, When};
 use etx::serializer::emit::{Constant, ConstantMethod};
 use serde_json::Value as Json;
 
@@ -52,6 +52,9 @@ pub(crate) struct Opts {
     /// each call of the program]
     #[arg(long, value_name = "BYTES")]
     max_memory: Option<u64>,
+    /// Compute in f32 what the program computes in f64, its inputs and results included; notes say where
+    #[arg(long)]
+    f64_as_f32: bool,
     #[command(flatten)]
     exported: Exported,
     /// Write what became of every node, what the passes did, sizes and times; `-` is standard output
@@ -127,7 +130,7 @@ else it is written twice. --quantize may be given several times.
 fn long_help() -> String {
     let mut help = "Passes, in order:\n".to_owned();
     // Names and laws do not depend on what the backend accepts.
-    let passes = Pipeline::standard().then(Quantize::new(Rules::default()));
+    let passes = Pipeline::standard().then(F64AsF32::default()).then(Quantize::new(Rules::default()));
     for (name, law) in passes.for_backend(|_, _| Vec::new()).passes() {
         help.push_str(&format!("  {name}\n          {law}\n"));
     }
@@ -196,7 +199,7 @@ impl Opts {
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
-        let mut lowering = lowering.max_size(self.max_size);
+        let mut lowering = lowering.max_size(self.max_size).f64_as_f32(self.f64_as_f32);
         if let Some(bytes) = self.max_memory {
             lowering = lowering.max_memory(bytes);
         }

@@ -279,19 +279,85 @@ pub(super) fn histc(c: &Call) -> Results {
 /// Values that occur, sorted, with their positions and counts.
 pub(super) fn unique(c: &Call) -> Results {
     let t = c.first()?;
-    let values = t.to::<f64>();
-    let mut found: Vec<f64> = values.clone();
-    found.sort_by(float_order);
-    found.dedup();
-    budget::work(values.len(), found.len())?;
-    let at = |x: &f64| found.iter().position(|f| f == x).unwrap_or(0) as i64;
-    let inverse: Vec<i64> = values.iter().map(at).collect();
-    let counts: Vec<i64> = (0..found.len() as i64).map(|i| inverse.iter().filter(|j| **j == i).count() as i64).collect();
-    many([
-        Tensor::of(t.dtype(), &[found.len()], found.iter().copied())?,
-        Tensor::of(DType::Int64, t.shape(), inverse)?,
-        Tensor::of(DType::Int64, &[counts.len()], counts)?,
-    ])
+    let rows: Vec<[f64; 1]> = t.to::<f64>().into_iter().map(|x| [x]).collect();
+    let groups = Groups::new(&rows, true);
+    let values = Tensor::of(t.dtype(), &[groups.first.len()], groups.first.iter().filter_map(|&i| rows.get(i)).map(|r| r[0]))?;
+    groups.results(values, t.shape())
+}
+
+/// As [`unique`], without counts.
+pub(super) fn unique_pair(c: &Call) -> Results {
+    let mut results = unique(c)?;
+    results.truncate(2);
+    Ok(results)
+}
+
+/// Slices of a dimension that occur, sorted; only what stands side by side is one where they are not sorted.
+pub(super) fn unique_slices(c: &Call) -> Results {
+    slices(c, true)
+}
+
+/// Runs of equal slices of a dimension, or of equal elements.
+pub(super) fn unique_runs(c: &Call) -> Results {
+    slices(c, false)
+}
+
+fn slices(c: &Call, sort: bool) -> Results {
+    let given = c.first()?;
+    let whole = !c.given("dim");
+    let t = if whole { given.reshape(&[given.numel()])? } else { given.clone() };
+    let axis = if whole { 0 } else { c.axis("dim", t.rank())? };
+    let front = t.transpose(0, axis)?;
+    let n = front.size(0);
+    let width = front.numel() / n.max(1);
+    let all = front.to::<f64>();
+    let rows: Vec<&[f64]> = (0..n).map(|i| all.get(i * width..(i + 1) * width).unwrap_or(&[])).collect();
+    let groups = Groups::new(&rows, sort);
+    let mut shape = front.shape().to_vec();
+    if let Some(d) = shape.first_mut() {
+        *d = groups.first.len();
+    }
+    let picked = groups.first.iter().filter_map(|&i| rows.get(i)).flat_map(|r| r.iter().copied());
+    let values = Tensor::of(t.dtype(), &shape, picked)?.transpose(0, axis)?.copy()?;
+    groups.results(values, if whole { given.shape() } else { std::slice::from_ref(&n) })
+}
+
+/// Equal rows: the first of each kind, which kind each row is of, and how many there are of each.
+struct Groups {
+    first: Vec<usize>,
+    inverse: Vec<i64>,
+    counts: Vec<i64>,
+}
+
+impl Groups {
+    fn new(rows: &[impl AsRef<[f64]>], sort: bool) -> Self {
+        let row = |i: usize| rows.get(i).map_or(&[][..], AsRef::as_ref);
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        if sort {
+            let by = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| float_order(x, y)).find(|o| o.is_ne());
+            order.sort_by(|a, b| by(row(*a), row(*b)).unwrap_or(std::cmp::Ordering::Equal));
+        }
+        let mut groups = Groups { first: Vec::new(), inverse: vec![0; rows.len()], counts: Vec::new() };
+        for i in order {
+            match (groups.first.last(), groups.counts.last_mut()) {
+                // Not a number is equal to none.
+                (Some(&f), Some(count)) if row(f) == row(i) => *count += 1,
+                _ => {
+                    groups.first.push(i);
+                    groups.counts.push(1);
+                }
+            }
+            if let Some(slot) = groups.inverse.get_mut(i) {
+                *slot = groups.first.len() as i64 - 1;
+            }
+        }
+        groups
+    }
+
+    fn results(self, values: Tensor, shape: &[usize]) -> Results {
+        let counts = Tensor::of(DType::Int64, &[self.counts.len()], self.counts)?;
+        many([values, Tensor::of(DType::Int64, shape, self.inverse)?, counts])
+    }
 }
 
 /// The smallest of the most frequent, and its last position.

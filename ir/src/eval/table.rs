@@ -247,6 +247,9 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (order::bincount, "bincount"),
     (order::histc, "histc"),
     (order::unique, "_unique2"),
+    (order::unique_pair, "_unique"),
+    (order::unique_slices, "unique_dim"),
+    (order::unique_runs, "unique_consecutive unique_dim_consecutive"),
     // Views, pieces, rearrangements.
     (views::view, "view reshape _unsafe_view _reshape_alias prims.reshape.default"),
     (views::reshape_copy, "_reshape_copy"),

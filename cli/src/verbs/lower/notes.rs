@@ -1,6 +1,6 @@
 //! What a user should know of a lowered program without having asked: a line each.
 
-use etx::lower::Report;
+use etx::lower::{F64, Report};
 
 use super::inputs;
 
@@ -12,6 +12,7 @@ pub(super) fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     add(&mut notes, "such draws", report.methods.iter().flat_map(|m| m.random.iter().map(|place| draw(&m.method, place))));
     notes.extend(inputs::lines(report).map(|note| format!("note: {note}")));
+    notes.extend(report.f64_as_f32.iter().map(|n| format!("note: {}: {}", n.method, in_single(n))));
     let state = report.separate_state.iter().map(|state| {
         let rest = match state.readers.as_slice() {
             [] => "each has its own, and none sees what another writes".to_owned(),
@@ -25,6 +26,26 @@ pub(super) fn notes(report: &Report) -> Vec<String> {
 
 fn draw(method: &str, place: &str) -> String {
     format!("{method}: {place} draws random numbers, others at every call; export the model in eval mode if that is for training only")
+}
+
+/// One line on what is computed in `f32` and not in `f64`.
+fn in_single(of: &F64) -> String {
+    const NAMED: usize = 3;
+    let mut text = "computed in f32, in the program in f64".to_owned();
+    if !of.places.is_empty() {
+        let more = of.places.len().saturating_sub(NAMED);
+        text.push_str(&format!(", from {}", of.places.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ")));
+        if more > 0 {
+            text.push_str(&format!(" and {more} more (--report)"));
+        }
+    }
+    for input in &of.inputs {
+        text.push_str(&format!("; input {input} is f32"));
+    }
+    for output in &of.outputs {
+        text.push_str(&format!("; result {output} is f32"));
+    }
+    text
 }
 
 /// The first few of a kind, and how many more there are.

@@ -271,7 +271,7 @@ impl<'a> Cx<'a> {
 
     /// The slot of a constant, shared by all uses of the same data under the same type.
     pub(crate) fn constant(&mut self, name: &str, data: TensorData) -> Res<Tid> {
-        accepted(data.dtype()).map_err(|e| Refusal::new(format!("constant {name}: {e}")))?;
+        accepted(data.dtype()).map_err(|e| e.about(format_args!("constant {name}")))?;
         let key = (data.identity(), data.dtype(), data.shape().to_vec());
         if let Some(&t) = self.constants.get(&key) {
             self.note_use(t, name);
@@ -449,7 +449,7 @@ impl<'a> Cx<'a> {
             self.bound[v.index()] = Some(t);
             return Ok(t);
         }
-        accepted(ty.dtype).map_err(|e| Refusal::new(format!("{}: {e}", describe(self.graph, v))))?;
+        accepted(ty.dtype).map_err(|e| e.about(describe(self.graph, v)))?;
         let origin = match self.input_of.get(&v).map(|&i| &self.method.inputs[i].kind) {
             Some(InputKind::User) | None => Origin::Input(v),
             Some(InputKind::Buffer { .. } | InputKind::Parameter(_) | InputKind::Constant(_)) => Origin::Buffer(v),
@@ -566,7 +566,7 @@ impl<'a> Cx<'a> {
         if self.dtype(x) == to {
             return Ok(x);
         }
-        accepted(to).map_err(Refusal::new)?;
+        accepted(to)?;
         if let Origin::Constant { name, data } = &self.slots[x.0 as usize].origin
             && let Some(cast) = super::consts::cast_small(&data.0, to)
         {
@@ -594,7 +594,7 @@ impl<'a> Cx<'a> {
         let Some(ty) = self.graph.tensor(v) else {
             return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v))));
         };
-        accepted(ty.dtype).map_err(|e| Refusal::new(format!("{}: {e}", describe(self.graph, v))))?;
+        accepted(ty.dtype).map_err(|e| e.about(describe(self.graph, v)))?;
         // Outputs are cast on their way out.
         let only_returned = self.graph.value(v).users().is_empty();
         let t = if only_returned { t } else { self.cast(t, ty.dtype)? };
@@ -763,13 +763,16 @@ fn symbol_values(graph: &Graph) -> HashMap<Symbol, ValueId> {
 }
 
 /// Whether MLX has the element type.
-pub(crate) fn accepted(t: DType) -> Result<(), String> {
+pub(crate) fn accepted(t: DType) -> Result<(), Refusal> {
     if etx_ir::mlx::Program::accepts(t) {
         return Ok(());
     }
     Err(match t {
-        DType::Float64 => "MLX has no f64 (export the model in float32)".to_owned(),
-        t if t.is_complex() => format!("MLX programs have no {t}"),
-        t => format!("MLX programs have no {t}"),
+        DType::Float64 | DType::Complex128 => {
+            Refusal::new(format!("MLX has no {t}")).remedy("lower with --f64-as-f32, or export the model in float32")
+        }
+        t if t.is_float() => Refusal::new(format!("MLX computes in no {t}"))
+            .remedy("quantise weights alone, not activations: weights of 8-bit floats are cast when the file is written"),
+        t => Refusal::new(format!("MLX programs have no {t}")),
     })
 }

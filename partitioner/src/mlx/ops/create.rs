@@ -88,7 +88,7 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
     }
     let shape = cx.dims(&to.shape)?;
     let scalar_type = to.dtype;
-    super::super::cx::accepted(scalar_type).map_err(Refusal::new)?;
+    super::super::cx::accepted(scalar_type)?;
     if perhaps_empty {
         let x = cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type });
         return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape });
