@@ -130,10 +130,8 @@ pub(super) fn no_but<T>(reason: impl Into<String>, remedy: &str) -> Result<T, Er
 
 /// The arguments of a call, for people.
 fn operands(site: &Site<'_>) -> String {
-    let shown = |a: &Arg| match site.tensor(a) {
-        Some(t) => Some(format!("{}[{}]", t.dtype, t.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
-        None => None,
-    };
+    let sizes = |t: &TensorType| t.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let shown = |a: &Arg| site.tensor(a).map(|t| format!("{}[{}]", t.dtype, sizes(t)));
     let all = site.node().args.iter().flat_map(|a| a.as_list().map_or_else(|| vec![a], |list| list.iter().collect()));
     let tensors: Vec<String> = all.filter_map(shown).take(8).collect();
     if tensors.is_empty() { "no tensors".to_owned() } else { tensors.join(", ") }
