@@ -39,7 +39,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use etx_ir::error::{Error, ErrorKind};
-use etx_ir::graph::{Arg, NodeId};
+use etx_ir::graph::{Arg, NodeId, TensorType};
 use etx_ir::op::OpId;
 use etx_ir::program::{Method, Program};
 
