@@ -62,7 +62,7 @@ fn names_that_no_pass_has_are_refused() {
     let mut options = Options { stop_after: Some("cnaonicalise".to_owned()), ..Options::default() };
     let e = Pipeline::standard().run(&mut small(), &mut options).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unsupported);
-    assert!(e.to_string().contains("canonicalise, fold-constants"), "{e}");
+    assert!(e.to_string().contains("canonicalise, evaluate-constants, fold-constants"), "{e}");
 }
 
 #[test]

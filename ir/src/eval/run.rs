@@ -141,7 +141,10 @@ fn assign(graph: &Graph, node: &Node, results: Vec<Value>, frame: &mut Frame) ->
         n if n == node.outputs.iter().filter(present).count() => node.outputs.iter().filter(present).copied().collect(),
         n => return Err(bad(format!("gives {n} results, the program takes {}", node.outputs.len()))),
     };
-    for (v, value) in outputs.into_iter().zip(results) {
+    for (v, mut value) in outputs.into_iter().zip(results) {
+        if let Value::Tensor(t) = &mut value {
+            lay_out(graph, node, v, t)?;
+        }
         // What nobody reads depends on which kernel computed the rest.
         if graph.value(v).use_count() > 0 {
             check(graph.ty(v), &value).map_err(|e| e.within(format!("result {}", graph.value(v).name)))?;
@@ -149,6 +152,19 @@ fn assign(graph: &Graph, node: &Node, results: Vec<Value>, frame: &mut Frame) ->
         if let Some(slot) = frame.values.get_mut(v.index()) {
             *slot = Some(value);
         }
+    }
+    Ok(())
+}
+
+/// Puts a new tensor into the memory order that the exporter recorded: rules give row-major ones, and `as_strided` reads memory as it
+/// lies. A view keeps the memory of what it is of, unless the call asks for a memory format.
+fn lay_out(graph: &Graph, node: &Node, v: ValueId, t: &mut Tensor) -> Result<(), Error> {
+    let Some(recorded) = graph.tensor(v).and_then(|ty| ty.strides.as_ref()) else { return Ok(()) };
+    let strides: Option<Vec<usize>> = recorded.iter().map(|s| s.as_int().and_then(|s| usize::try_from(s).ok())).collect();
+    let Some(strides) = strides.filter(|s| s.len() == t.rank() && s != t.strides()) else { return Ok(()) };
+    let asked = node.args.iter().any(|a| matches!(a, Arg::MemoryFormat(_)));
+    if t.is_alone() || asked {
+        *t = t.laid_out(&strides)?;
     }
     Ok(())
 }

@@ -151,7 +151,11 @@ impl<'a> Cx<'a> {
             self.now = self.positions[id.index()];
             super::super::ops::lower(self, Call::new(body, id)).map_err(|e| {
                 let place = node.source.as_ref().map_or_else(String::new, |s| format!(", {s}"));
-                Refusal { reason: format!("in its body, {} ({}{place}): {}", node.name, node.op.target(), e.reason), ..e }
+                Refusal {
+                    reason: format!("in its body, {} ({}{place}): {}", node.name, node.op.target(), e.reason),
+                    of_operator: false,
+                    ..e
+                }
             })?;
         }
         body.outputs()
