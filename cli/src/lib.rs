@@ -34,7 +34,7 @@
 //! let mut forward = Runtime::open(&pte)?.load_method("forward")?;
 //! let (tokens, positions) = (Tensor::from_slice(&[1, 3], &[72i64, 101, 108])?, Tensor::from_slice(&[3], &[0i64, 1, 2])?);
 //! let outputs = forward.execute(&[tokens.into(), positions.into()])?;
-//! assert_eq!(outputs[0].as_tensor().map(Tensor::shape), Some(&[1, 3, 256][..]));
+//! assert_eq!(outputs[0].as_tensor().map(Tensor::shape), Some(&[1, 3, 512][..]));
 //! # drop(forward);
 //! # std::fs::remove_file(&pte)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -51,7 +51,7 @@ mod load;
 pub mod lower;
 mod package;
 
-pub use load::{Kind, load, load_into, load_methods};
+pub use load::{Kind, LoadOptions, load, load_into, load_methods};
 pub use lower::{Lowered, Lowering};
 pub use {
     etx_emit as emit, etx_import as import, etx_ir as ir, etx_mlx as mlx, etx_partitioner as partitioner, etx_passes as passes,

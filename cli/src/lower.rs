@@ -1,19 +1,23 @@
 //! The main job: program in, `.pte` out.
 
-mod assumed;
 mod sharing;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
+use etx_emit::{self as emit, ConstantMethod};
+use etx_ir::budget;
+use etx_ir::conditions;
 use etx_ir::program::{Method, Program};
+use etx_ir::sym::Ranges;
 use etx_partitioner::backend::{Backend, Partition};
-use etx_partitioner::cluster::divide;
+use etx_partitioner::cluster::{Division, divide};
 use etx_partitioner::report::{MethodReport, RefusedNode};
 use etx_passes::quantize::{Planned, Quantize, Rules};
-use etx_passes::{Options, PassReport, Pipeline};
-use etx_emit::{self as emit, ConstantMethod};
+use etx_passes::{Declined, F64AsF32, Options, PassReport, Pipeline};
 use etx_serializer::pte::{self, NamedBlob};
 use serde::Serialize;
 
@@ -21,7 +25,7 @@ use crate::package;
 
 /// A size without an upper bound is taken to be at most this, unless [`Lowering::max_size`] says more or less: a plan needs a number
 /// for its memory.
-pub const DEFAULT_MAX_SIZE: u32 = 4096;
+pub const DEFAULT_MAX_SIZE: u32 = etx_partitioner::mlx::DEFAULT_MAX_SIZE;
 
 /// Why a program was not lowered.
 #[derive(Debug)]
@@ -83,10 +87,13 @@ impl std::error::Error for Error {}
 pub struct Lowering<'p> {
     pipeline: Pipeline<'p>,
     options: Options<'p>,
-    backend: Box<dyn Backend + 'p>,
+    /// MLX if none is given.
+    backend: Option<Box<dyn Backend + 'p>>,
     constants: Vec<ConstantMethod>,
     quantize: Option<Quantize>,
     max_size: u32,
+    max_memory: Option<u64>,
+    f64_as_f32: bool,
 }
 
 impl Default for Lowering<'_> {
@@ -101,11 +108,21 @@ impl<'p> Lowering<'p> {
         Self {
             pipeline: Pipeline::standard(),
             options: Options::default(),
-            backend: Box::new(etx_partitioner::mlx::Mlx::new()),
+            backend: None,
             constants: Vec::new(),
             quantize: None,
             max_size: DEFAULT_MAX_SIZE,
+            max_memory: None,
+            f64_as_f32: false,
         }
+    }
+
+    /// Computes in `f32` what the program computes in `f64`, and takes and returns `f32` where it has `f64`; [`Report::f64_as_f32`] says
+    /// where that is. What constants alone decide is computed in `f64` in any case.
+    #[must_use]
+    pub fn f64_as_f32(mut self, yes: bool) -> Self {
+        self.f64_as_f32 = yes;
+        self
     }
 
     /// With weights quantised by these rules, between the passes and the backend.
@@ -144,7 +161,7 @@ impl<'p> Lowering<'p> {
     /// For another backend.
     #[must_use]
     pub fn backend(mut self, backend: impl Backend + 'p) -> Self {
-        self.backend = Box::new(backend);
+        self.backend = Some(Box::new(backend));
         self
     }
 
@@ -163,19 +180,37 @@ impl<'p> Lowering<'p> {
         self
     }
 
+    /// Lets lowering make so many bytes of constants and calls of its own, instead of 256 MiB and 128 kB for each call of the
+    /// program: a size in a file of some kilobytes could ask for terabytes.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = Some(bytes);
+        self
+    }
+
     /// Rewrites, divides and compiles the program. No weight is read yet.
     ///
     /// # Errors
     /// See [`Error`]. What cannot be delegated is collected over all methods first.
     pub fn run(self, program: Program) -> Result<Lowered, Error> {
-        let Self { pipeline, options, backend, constants, quantize, max_size } = self;
-        let (program, mut report) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), program)?;
+        budget::within(elements(self.max_memory, &program), || self.run_within(program))
+    }
+
+    fn run_within(self, program: Program) -> Result<Lowered, Error> {
+        if program.methods.is_empty() {
+            let what = "there is nothing to lower: the program has no methods";
+            return Err(etx_ir::error::Error::new(etx_ir::error::ErrorKind::Invalid, what).help("export a model with torch.export").into());
+        }
+        let Self { pipeline, options, backend, constants, quantize, max_size, max_memory: _, f64_as_f32 } = self;
+        let backend = backend.unwrap_or_else(|| mlx(max_size));
+        let (program, mut report, declined) = rewrite(pipeline, options, backend.as_ref(), quantize.as_ref(), f64_as_f32, program)?;
         let start = Instant::now();
         let mut package = emit::Package { constant_methods: constants, ..emit::Package::default() };
         let mut number = 0;
         let mut ties = sharing::Ties::default();
         for method in &program.methods {
-            let division = divide(method, &backend.verdicts(&program, method));
+            let mut division = divide(method, &backend.verdicts(&program, method));
+            explain(method, &mut division, &declined);
             let mut delegates = Vec::new();
             if division.refused.is_empty() {
                 for (nodes, outputs) in division.partitions.iter().zip(&division.outputs) {
@@ -183,9 +218,10 @@ impl<'p> Lowering<'p> {
                     number += 1;
                 }
                 package.methods.push(package::method(&program, method, &delegates, max_size)?);
+                package.named_data.extend(package::conditions(method, max_size)?);
             }
-            report.unbounded.extend(package::unbounded(method));
-            report.assumed.extend(assumed::of(method));
+            report.unbounded.extend(package::unbounded(&program, method, &delegates, max_size)?);
+            report.fixed.extend(package::fixed(method));
             report.methods.push(MethodReport::new(&method.name, &method.graph, &division, &delegates));
             for d in delegates {
                 ties.note(&method.name, &d);
@@ -206,8 +242,57 @@ impl<'p> Lowering<'p> {
     /// # Errors
     /// What the passes find.
     pub fn rewrite(self, program: Program) -> Result<(Program, Report), Error> {
-        rewrite(self.pipeline, self.options, self.backend.as_ref(), self.quantize.as_ref(), program)
+        let backend = self.backend.unwrap_or_else(|| mlx(self.max_size));
+        budget::within(elements(self.max_memory, &program), || {
+            let (program, report, _) =
+                rewrite(self.pipeline, self.options, backend.as_ref(), self.quantize.as_ref(), self.f64_as_f32, program)?;
+            Ok((program, report))
+        })
     }
+}
+
+fn mlx<'p>(max_size: u32) -> Box<dyn Backend + 'p> {
+    Box::new(etx_partitioner::mlx::Mlx::new().max_size(max_size))
+}
+
+/// Narrows the bounds of a method's symbols by what the exporter took for granted; notes both.
+fn take_for_granted(method: &mut Method, report: &mut Report) {
+    let before: Ranges = method.ranges.clone();
+    // The exporter says some of them more than once.
+    let mut said = BTreeSet::new();
+    for guard in conditions::open(method, &before).filter(|guard| said.insert(&guard.text)) {
+        let (method, condition) = (method.name.to_string(), guard.text.to_string());
+        report.assumed.push(Assumed { method, condition, checked: guard.condition.is_some() });
+    }
+    conditions::narrow(method);
+    for symbol in method.ranges.0.keys() {
+        let range = method.ranges.of(symbol);
+        if range != before.of(symbol) {
+            let (method, symbol) = (method.name.to_string(), symbol.to_string());
+            report.narrowed.push(Narrowed { method, symbol, min: range.min, max: range.max });
+        }
+    }
+}
+
+/// Where the backend has nothing for an operator, says why the formula that stands for it does not apply to the call.
+fn explain(method: &Method, division: &mut Division, declined: &[Declined]) {
+    for (id, refusal) in division.refused.iter_mut().filter(|(_, refusal)| refusal.of_operator) {
+        let name = &method.graph.node(*id).name;
+        if let Some(why) = declined.iter().find(|d| *d.method == *method.name && *d.node == **name) {
+            refusal.reason.clone_from(&why.reason);
+            if !why.remedy.is_empty() {
+                refusal.remedy.clone_from(&why.remedy);
+            }
+        }
+    }
+}
+
+/// How many elements, of 8 bytes, lowering may make.
+fn elements(bytes: Option<u64>, program: &Program) -> u64 {
+    const ALWAYS: u64 = 1 << 25;
+    const A_CALL: u64 = 1 << 14;
+    let calls: u64 = program.methods.iter().map(|m| m.graph.len() as u64).sum();
+    bytes.map_or(ALWAYS.saturating_add(calls.saturating_mul(A_CALL)), |bytes| bytes / 8)
 }
 
 fn rewrite(
@@ -215,9 +300,14 @@ fn rewrite(
     mut options: Options<'_>,
     backend: &dyn Backend,
     quantize: Option<&Quantize>,
+    f64_as_f32: bool,
     mut program: Program,
-) -> Result<(Program, Report), Error> {
+) -> Result<(Program, Report, Vec<Declined>), Error> {
     let start = Instant::now();
+    let mut report = Report::default();
+    for method in &mut program.methods {
+        take_for_granted(method, &mut report);
+    }
     // Nodes that disappear into others count as accepted, whatever would become of them alone.
     let accepts = |program: &Program, method: &Method| -> Vec<bool> {
         let mut accepted = vec![true; method.graph.node_bound()];
@@ -226,17 +316,21 @@ fn rewrite(
         }
         accepted
     };
+    let narrowed = F64AsF32::default();
+    if f64_as_f32 {
+        pipeline = pipeline.then(narrowed.clone()).then_all(Pipeline::tidy());
+    }
     if let Some(quantize) = quantize {
         pipeline = pipeline.then(quantize.clone());
     }
     let done = pipeline.for_backend(accepts).run(&mut program, &mut options)?;
-    let mut report =
-        Report { quantized: quantize.map_or_else(Vec::new, |q| q.plan().iter().map(QuantizedWeight::new).collect()), ..Report::default() };
+    report.quantized = quantize.map_or_else(Vec::new, |q| q.plan().iter().map(QuantizedWeight::new).collect());
     for run in &done.passes {
         report.note(run);
     }
+    report.f64_as_f32 = narrowed.found().into_iter().map(F64::from).collect();
     report.seconds.passes = start.elapsed().as_secs_f64();
-    Ok((program, report))
+    Ok((program, report, done.declined))
 }
 
 /// A lowered program, ready to be written.
@@ -256,9 +350,18 @@ pub struct Report {
     pub methods: Vec<MethodReport>,
     /// Sizes of inputs for which the program gives no upper bound.
     pub unbounded: Vec<Unbounded>,
-    /// What the exporter took for granted of sizes and numbers that are left open, and files cannot check.
+    /// What the exporter took for granted of sizes and numbers that are left open, beyond their bounds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub assumed: Vec<Assumed>,
+    /// Symbols whose bounds are narrower by that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub narrowed: Vec<Narrowed>,
+    /// Inputs that are no tensors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<Fixed>,
+    /// What is computed in `f32` on request, and in `f64` in the program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub f64_as_f32: Vec<F64>,
     /// State that several methods have, each for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub separate_state: Vec<SeparateState>,
@@ -337,7 +440,7 @@ pub struct SeparateState {
 }
 
 /// A size that an input leaves open upwards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Unbounded {
     /// The method.
     pub method: String,
@@ -347,15 +450,68 @@ pub struct Unbounded {
     pub dim: usize,
     /// The symbol.
     pub symbol: String,
+    /// Memory is planned for this many elements.
+    pub planned_for: u64,
+    /// Bytes that are planned for the method.
+    pub planned_bytes: u64,
+    /// Bytes fewer that it would be for one element fewer.
+    pub bytes_per_element: u64,
 }
 
-/// A condition under which a method is the program that was exported: PyTorch refuses other calls, files of ExecuTorch take them.
+/// A condition under which a method is the program that was exported. PyTorch and etx refuse other calls; ExecuTorch takes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Assumed {
     /// The method.
     pub method: String,
     /// The condition, as the exporter wrote it.
     pub condition: String,
+    /// Whether etx checks it when the method is called.
+    pub checked: bool,
+}
+
+/// Bounds of a symbol that are narrower than the exporter says, by its own conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Narrowed {
+    /// The method.
+    pub method: String,
+    /// The symbol.
+    pub symbol: String,
+    /// Its smallest value.
+    pub min: Option<i64>,
+    /// Its largest value.
+    pub max: Option<i64>,
+}
+
+/// An input that is an integer, a number or a boolean. The runtime of ExecuTorch takes the value that is in the file, and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fixed {
+    /// The method.
+    pub method: String,
+    /// The input.
+    pub input: String,
+    /// The value in the file.
+    pub value: String,
+    /// Whether the program was exported for other values, too.
+    pub open: bool,
+}
+
+/// What of a method is computed in `f32` and not in `f64`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct F64 {
+    /// The method.
+    pub method: String,
+    /// Where `f64` begins: lines of the model's source, or calls where that is unknown.
+    pub places: Vec<String>,
+    /// Inputs that are `f32` in the file.
+    pub inputs: Vec<String>,
+    /// Numbers of results that are `f32` in the file.
+    pub outputs: Vec<usize>,
+}
+
+impl From<etx_passes::Narrowed> for F64 {
+    fn from(of: etx_passes::Narrowed) -> Self {
+        F64 { method: of.method, places: of.places, inputs: of.inputs, outputs: of.outputs }
+    }
 }
 
 /// What one pass did to one method, over all rounds.
@@ -494,9 +650,21 @@ impl Lowered {
     /// # Errors
     /// As [`Lowered::write`].
     pub fn write_watched(&self, path: impl AsRef<Path>, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Report, Error> {
+        self.written(|contents| pte::write_watched(contents, path, progress))
+    }
+
+    /// Writes the file from its first byte to its last, to what is no file, such as a pipe.
+    ///
+    /// # Errors
+    /// As [`Lowered::write`]; what is written by then stays.
+    pub fn write_to(&self, out: &mut dyn Write, progress: &dyn Fn(u64, u64)) -> Result<Report, Error> {
+        self.written(|contents| pte::write_to(contents, out, progress))
+    }
+
+    fn written(&self, write: impl FnOnce(&pte::Contents) -> etx_serializer::Result<pte::Stats>) -> Result<Report, Error> {
         let mut report = self.quantize(&|_, _| {})?;
         let start = Instant::now();
-        let stats = pte::write_watched(&self.contents, path, progress)?;
+        let stats = write(&self.contents)?;
         report.file_bytes = stats.file_bytes;
         report.weight_bytes = stats.weight_bytes;
         report.shared_tensors = stats.shared_blobs;

@@ -1,9 +1,9 @@
 //! The reference evaluation, called with arguments that a file can carry.
 
+use etx::ir::DType;
 use etx::ir::eval::{self, Tensor, Value};
 use etx::ir::graph::{Arg, Graph, Type, ValueId};
 use etx::ir::op::{ArgType, OpId};
-use etx::ir::DType;
 
 /// Most arguments and elements of lists: what comes after tests nothing else.
 const MAX_ITEMS: u8 = 4;

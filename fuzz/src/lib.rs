@@ -7,7 +7,7 @@ mod evaluation;
 mod files;
 
 pub use evaluation::evaluation;
-pub use files::{etir, model_json, payload, pte, pt2, safetensors, tokenizer};
+pub use files::{etir, model_json, payload, pt2, pte, safetensors, tokenizer};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);

@@ -28,6 +28,31 @@ pub enum ErrorKind {
     Bug,
 }
 
+/// Longest line of a message; what is longer quotes a file.
+const MOST_OF_A_LINE: usize = 1000;
+
+/// The text with lines of a length that people read: of longer ones the beginning and the end are kept. Messages quote names and
+/// numbers of files, and a file can hold a name of a megabyte.
+#[must_use]
+pub fn shortened(text: String) -> String {
+    // In bytes, which no character is shorter than.
+    if text.len() <= MOST_OF_A_LINE {
+        return text;
+    }
+    let line = |line: &str| {
+        let count = line.chars().count();
+        if count <= MOST_OF_A_LINE {
+            return line.to_owned();
+        }
+        let (head, tail) = (MOST_OF_A_LINE * 3 / 4, MOST_OF_A_LINE / 5);
+        let mut short: String = line.chars().take(head).collect();
+        short.push_str(&format!(" … ({} characters left out) … ", count - head - tail));
+        short.extend(line.chars().skip(count - tail));
+        short
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// An error with all the findings that belong to it, each complete in itself.
 #[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
@@ -50,6 +75,7 @@ impl Error {
     /// An error of several findings that were collected before stopping.
     #[cold]
     pub fn many(kind: ErrorKind, findings: Vec<String>) -> Self {
+        let findings = findings.into_iter().map(shortened).collect();
         Self(Box::new(Inner { kind, findings, context: Vec::new(), help: None }))
     }
 
@@ -63,7 +89,7 @@ impl Error {
     /// Adds where it happened, outermost last.
     #[must_use]
     pub fn within(mut self, place: impl Into<String>) -> Self {
-        self.0.context.push(place.into());
+        self.0.context.push(shortened(place.into()));
         self
     }
 
@@ -118,3 +144,18 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_quotes_a_file_is_cut_and_lists_are_not() {
+        let long = format!("names {:?}: wrong", "é".repeat(500_000));
+        let e = Error::new(ErrorKind::Format, long.clone()).within(long);
+        let text = e.to_string();
+        assert!(text.len() < 5000 && text.starts_with("names") && text.ends_with(": wrong") && text.contains("left out"), "{text}");
+        let list = vec!["a finding"; 1000].join("\n");
+        assert_eq!(shortened(list.clone()), list);
+    }
+}

@@ -69,6 +69,29 @@ impl TensorType {
         self.shape.iter().map(Expr::as_int).collect()
     }
 
+    /// Why there is no tensor of these sizes, whatever symbols stand for: a negative size, one that does not fit 64 bits, or too
+    /// many elements.
+    pub fn impossible(&self) -> Option<String> {
+        const MOST: i64 = 1 << 60;
+        let mut elements = Some(1i64);
+        for e in &self.shape {
+            match e {
+                Expr::Int(n) if *n < 0 => return Some(format!("the size {e} is negative")),
+                Expr::Int(n) => elements = elements.and_then(|k| k.checked_mul((*n).max(1))),
+                Expr::Bool(_) | Expr::Float(_) => return Some(format!("the size {e} is no integer")),
+                Expr::Sym(_) => {}
+                Expr::Add(_) | Expr::Mul(_) | Expr::Call(..) => {
+                    let mut symbolic = false;
+                    e.visit_symbols(&mut |_| symbolic = true);
+                    if !symbolic {
+                        return Some(format!("the size {e} does not fit 64 bits"));
+                    }
+                }
+            }
+        }
+        elements.is_none_or(|n| n > MOST).then(|| format!("{:?} are more elements than there can be", self.shape))
+    }
+
     /// Same element type and same sizes (as expressions): the test for "this changes nothing".
     pub fn same_as(&self, other: &TensorType) -> bool {
         self.dtype == other.dtype && self.shape == other.shape
@@ -371,6 +394,8 @@ pub struct Graph {
     values: Vec<Value>,
     inputs: Vec<ValueId>,
     outputs: Vec<Arg>,
+    /// Where among the outputs a value is returned.
+    returned: HashMap<ValueId, Vec<u32>>,
     names: HashMap<Arc<str>, u32>,
     node_names: HashMap<Arc<str>, u32>,
     live: usize,
@@ -402,6 +427,12 @@ fn unique(names: &mut HashMap<Arc<str>, u32>, hint: &str) -> Arc<str> {
         }
         n += 1;
     }
+}
+
+/// Whether a loop of so many rounds over a body of so many calls is better written out, round after round, than run as a loop.
+pub fn is_short(rounds: i64, calls: usize) -> bool {
+    const MOST: i64 = 256;
+    rounds > 0 && i64::try_from(calls).ok().and_then(|n| rounds.checked_mul(n)).is_some_and(|n| n <= MOST)
 }
 
 impl Graph {
@@ -538,11 +569,18 @@ impl Graph {
         for a in &old {
             a.visit(&mut |v| self.values[v.index()].outputs -= 1);
         }
-        let new = std::mem::take(&mut self.outputs);
-        for a in &new {
-            a.visit(&mut |v| self.values[v.index()].outputs += 1);
+        self.returned.clear();
+        for at in 0..self.outputs.len() {
+            self.returns(at);
         }
-        self.outputs = new;
+    }
+
+    /// Notes what the output at this place returns.
+    fn returns(&mut self, at: usize) {
+        self.outputs[at].visit(&mut |v| {
+            self.values[v.index()].outputs += 1;
+            self.returned.entry(v).or_default().push(at as u32);
+        });
     }
 
     fn new_value(&mut self, name: &str, ty: Type, def: Def) -> ValueId {
@@ -619,15 +657,15 @@ impl Graph {
 
     /// Replaces the arguments of a node.
     pub fn set_args(&mut self, id: NodeId, args: Vec<Arg>) {
-        let old = std::mem::replace(&mut self.node_mut(id).args, args);
+        let old = std::mem::take(&mut self.node_mut(id).args);
+        // New uses first: of operands that stay the newest use is the one that goes, which is found at once.
+        for a in &args {
+            a.visit(&mut |v| self.values[v.index()].users.push(id));
+        }
         for a in &old {
             a.visit(&mut |v| drop_user(&mut self.values[v.index()].users, id));
         }
-        let new = std::mem::take(&mut self.node_mut(id).args);
-        for a in &new {
-            a.visit(&mut |v| self.values[v.index()].users.push(id));
-        }
-        self.node_mut(id).args = new;
+        self.node_mut(id).args = args;
     }
 
     /// Turns a node into a call of another operator with the same results.
@@ -659,10 +697,20 @@ impl Graph {
             args.iter_mut().for_each(|a| a.rewrite(&mut |v| if v == old { new.clone() } else { Arg::Value(v) }));
             self.set_args(user, args);
         }
-        if self.value(old).outputs > 0 {
-            let mut outputs = self.outputs.clone();
-            outputs.iter_mut().for_each(|a| a.rewrite(&mut |v| if v == old { new.clone() } else { Arg::Value(v) }));
-            self.set_outputs(outputs);
+        // Only these outputs are looked at: a graph may have very many.
+        let mut places = self.returned.remove(&old).unwrap_or_default();
+        places.dedup();
+        for at in places.into_iter().map(|at| at as usize) {
+            let mut kept = Vec::new();
+            self.outputs[at].visit(&mut |v| kept.push(v));
+            for v in kept {
+                self.values[v.index()].outputs -= 1;
+                if let Some(list) = self.returned.get_mut(&v) {
+                    list.retain(|&place| place as usize != at);
+                }
+            }
+            self.outputs[at].rewrite(&mut |v| if v == old { new.clone() } else { Arg::Value(v) });
+            self.returns(at);
         }
     }
 

@@ -27,6 +27,7 @@
 //! - [`graph`]: calls and values in arenas, addressed by small ids. Node order is execution order.
 //! - [`mod@op`]: the operators, declared once in two schema files; [`op!`](macro@op) names one, checked when etx is compiled.
 //! - [`sym`]: sizes as expressions over symbols, with one canonical form, and what is known of their values.
+//! - [`conditions`]: what the exporter took for granted of sizes: read, used to narrow bounds, written beside programs, checked.
 //! - [`infer`]: the types of a call's results. [`build`]: calls written the way formulas are.
 //! - [`eval`]: what a program computes, by a plain interpreter with the semantics of eager PyTorch.
 //! - [`weights`]: tensors as *descriptions* of bytes.
@@ -42,7 +43,9 @@
 //! 4. Nothing depends on the order of a hash map, on the clock or on threads.
 //! 5. No file, however broken, makes this crate panic, hang or allocate more than the file's size justifies. Errors say
 //!    what is wrong, where, and what to do; all findings of one kind come at once.
+pub mod budget;
 pub mod build;
+pub mod conditions;
 pub mod dtype;
 pub mod error;
 pub mod eval;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::conditions::Guard;
 use crate::graph::{Arg, Graph, ValueId};
 use crate::sym::Ranges;
 use crate::weights::TensorData;
@@ -125,9 +126,9 @@ pub struct Method {
     pub outputs: Vec<OutputKind>,
     /// Bounds of its symbols.
     pub ranges: Ranges,
-    /// What the exporter took for granted of sizes and numbers that are left open, in its own words (`pt2-format.md` §2.7). A call
-    /// for which one of these does not hold is not the program that was exported.
-    pub guards: Vec<Arc<str>>,
+    /// What the exporter took for granted of sizes and numbers that are left open. A call for which one of these does not hold is
+    /// not the program that was exported.
+    pub guards: Vec<Guard>,
     /// Which rules the graph keeps.
     pub dialect: Dialect,
     /// Structure of the arguments as torch's pytree text (`pt2-format.md` §2.9); empty if unknown.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use etx_ir::error::Error;
 use etx_ir::graph::{NodeId, ValueId};
 use etx_ir::program::{Method, Program};
 use etx_ir::weights::TensorData;
-use etx_ir::error::Error;
 
 /// Why a node is not taken, and what would change that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,18 +14,35 @@ pub struct Refusal {
     pub reason: String,
     /// What a person can do about it; empty where nothing is known.
     pub remedy: String,
+    /// Whether it is the operator that stands in the way, whatever its arguments: why its formula does not apply, if it has
+    /// one, then says more than this.
+    pub of_operator: bool,
 }
 
 impl Refusal {
     /// A refusal without a remedy.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), remedy: String::new() }
+        Self { reason: reason.into(), remedy: String::new(), of_operator: false }
+    }
+
+    /// Says first what it is about.
+    #[must_use]
+    pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
+        self.reason = format!("{what}: {}", self.reason);
+        self
     }
 
     /// Adds what would help.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
+        self
+    }
+
+    /// Says that no arguments would make a difference.
+    #[must_use]
+    pub fn of_operator(mut self) -> Self {
+        self.of_operator = true;
         self
     }
 }
@@ -62,6 +79,8 @@ pub struct Delegate {
     pub named_data: Vec<(String, TensorData)>,
     /// Constants that stand for several weights, or for one that is used in several ways.
     pub ties: Vec<Tie>,
+    /// Nodes that draw random numbers, others at every call, in order: what the payload does, not what the operator may do.
+    pub draws: Vec<NodeId>,
 }
 
 /// A constant that several things share.

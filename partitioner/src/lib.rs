@@ -35,6 +35,7 @@
 //! ```
 
 pub mod backend;
+mod causes;
 pub mod cluster;
 pub mod mlx;
 pub mod report;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use etx_ir::DType;
 use etx_ir::graph::{Graph, NodeId};
-use etx_ir::op;
 use serde::Serialize;
 
 use crate::backend::{Delegate, Payload};
+use crate::causes::causes;
 use crate::cluster::Division;
 
 /// What became of a method.
@@ -21,12 +22,12 @@ pub struct MethodReport {
     pub delegated: usize,
     /// Nodes that disappeared into others.
     pub absorbed: usize,
-    /// Nodes that the backend does not run, in order.
+    /// Nodes that the backend does not run, in order; of those that compute in `f64`, one for each place where that begins.
     pub refused: Vec<RefusedNode>,
     /// How many instructions of each kind the delegates have, by name.
     pub instructions: BTreeMap<String, u64>,
     /// Where random numbers are drawn, others at every call: `file:line` of the model's source, or the node where that is
-    /// unknown. Sampling from logits, which takes a seed, is not among them.
+    /// unknown. Told by the instructions; those that take a seed are not among them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub random: Vec<String>,
 }
@@ -64,25 +65,38 @@ impl MethodReport {
             partitions: division.partitions.len(),
             delegated: division.partitions.iter().map(Vec::len).sum(),
             absorbed: division.absorbed.len(),
-            refused: division.refused.iter().map(|(id, why)| RefusedNode::new(graph, *id, why)).collect(),
+            refused: causes(graph, &division.refused).iter().map(|(id, why)| RefusedNode::new(graph, *id, why)).collect(),
             instructions,
-            random: draws(graph),
+            random: draws(graph, delegates),
         }
     }
 }
 
 /// The lines that draw random numbers, each once, in order.
-fn draws(graph: &Graph) -> Vec<String> {
+fn draws(graph: &Graph, delegates: &[Delegate]) -> Vec<String> {
     let mut places: Vec<String> = Vec::new();
-    for (_, node) in graph.nodes() {
-        if node.op.is_random() && node.op != op!("mlx.sample.default") {
-            let place = node.source.as_ref().map_or_else(|| node.name.to_string(), ToString::to_string);
-            if places.last() != Some(&place) {
-                places.push(place);
-            }
+    for &id in delegates.iter().flat_map(|d| &d.draws) {
+        let node = graph.node(id);
+        let place = node.source.as_ref().map_or_else(|| node.name.to_string(), ToString::to_string);
+        if !places.contains(&place) {
+            places.push(place);
         }
     }
     places
+}
+
+/// What helps where the refusal knows nothing better.
+fn usual_remedy(graph: &Graph, id: NodeId) -> &'static str {
+    let node = graph.node(id);
+    let mut complex = false;
+    let mut look = |v| complex |= graph.tensor(v).is_some_and(|t| matches!(t.dtype, DType::Complex64 | DType::Complex128));
+    node.outputs.iter().copied().for_each(&mut look);
+    node.args.iter().for_each(|arg| arg.visit(&mut look));
+    if complex {
+        "take and give complex numbers as two real ones: torch.view_as_real(y) of a result, torch.view_as_complex(x) of an input"
+    } else {
+        "write it with other operators (`etx ops` lists them), or leave it to the program around"
+    }
 }
 
 impl RefusedNode {
@@ -92,7 +106,7 @@ impl RefusedNode {
             node: node.name.to_string(),
             op: node.op.target().to_owned(),
             reason: why.reason.clone(),
-            remedy: why.remedy.clone(),
+            remedy: if why.remedy.is_empty() { usual_remedy(graph, id).to_owned() } else { why.remedy.clone() },
             source: node.source.as_ref().map_or_else(String::new, ToString::to_string),
             module: node.source.as_ref().map_or_else(String::new, |s| s.module.to_string()),
         }

@@ -161,7 +161,8 @@ fn equate(from: &Expr, to: &Expr, same: &mut BTreeMap<Symbol, Expr>) {
     same.insert(symbol, by);
 }
 
-fn substitute(graph: &mut Graph, same: &BTreeMap<Symbol, Expr>) -> Result<(), Error> {
+/// Puts expressions in the place of symbols, in all types.
+pub(crate) fn substitute(graph: &mut Graph, same: &BTreeMap<Symbol, Expr>) -> Result<(), Error> {
     let with = |e: &Expr| e.substitute(&|s| same.get(s).cloned());
     let touched = |e: &Expr| {
         let mut hit = false;
@@ -191,7 +192,8 @@ fn substitute(graph: &mut Graph, same: &BTreeMap<Symbol, Expr>) -> Result<(), Er
     Ok(())
 }
 
-fn merge_ranges(ranges: &mut Ranges, same: &BTreeMap<Symbol, Expr>) {
+/// Takes symbols that are gone out of what is known of symbols.
+pub(crate) fn merge_ranges(ranges: &mut Ranges, same: &BTreeMap<Symbol, Expr>) {
     for (symbol, e) in same {
         let Some(gone) = ranges.0.remove(symbol) else { continue };
         if let Expr::Sym(s) = e {

@@ -14,7 +14,8 @@ use crate::canonicalise::Canonicalise;
 use crate::collapse::CollapseViews;
 use crate::cse::Cse;
 use crate::dce::Dce;
-use crate::decompose::Decompose;
+use crate::decompose::{Decompose, ReduceSelections};
+use crate::evaluate::EvaluateConstants;
 use crate::fold::{Constants, FoldConstants, FoldScalars};
 use crate::functionalise::Functionalise;
 use crate::inline::InlineWrappers;
@@ -23,6 +24,9 @@ use crate::noops::RemoveNoops;
 use crate::precompute::Precompute;
 use crate::rewrite::{self, Rule};
 use crate::rms_norm::FuseRmsNorm;
+
+/// The pass that makes the functional dialect, by its name.
+const FUNCTIONALISE: &str = "functionalise";
 
 /// A named rewrite of a method.
 ///
@@ -75,12 +79,13 @@ pub struct Context<'a> {
     program: &'a mut Program,
     method: &'a mut Method,
     changes: u64,
+    declined: Vec<Declined>,
 }
 
 impl<'a> Context<'a> {
     /// For one run of one pass. `method` is not among those of `program` while it is worked on.
     pub fn new(program: &'a mut Program, method: &'a mut Method) -> Self {
-        Self { program, method, changes: 0 }
+        Self { program, method, changes: 0, declined: Vec::new() }
     }
 
     /// The program: its weights, and the methods but the one at work.
@@ -111,6 +116,16 @@ impl<'a> Context<'a> {
     /// The method, to be changed; say how much with [`Context::changed`].
     pub fn edit(&mut self) -> &mut Method {
         self.method
+    }
+
+    /// The program, and the method to be changed.
+    pub(crate) fn parts(&mut self) -> (&Program, &mut Method) {
+        (self.program, self.method)
+    }
+
+    /// Notes the calls that were to be taken apart and are still there.
+    pub(crate) fn declined(&mut self, declined: Vec<Declined>) {
+        self.declined = declined;
     }
 
     /// Notes that so many changes were made.
@@ -146,6 +161,15 @@ impl<'a> Context<'a> {
     /// Adds a parameter, likewise: unlike a constant, no pass looks into it.
     pub fn add_parameter(&mut self, name: &str, data: TensorData) -> ValueId {
         self.add_input(name, data, InputKind::Parameter)
+    }
+
+    /// Gives an input of the method, which has a weight, another one of the same name. Other methods keep theirs.
+    pub(crate) fn replace_weight(&mut self, input: usize, data: TensorData) {
+        let Some(kind) = self.method.inputs.get_mut(input).map(|i| &mut i.kind) else { return };
+        if let InputKind::Parameter(w) | InputKind::Constant(w) | InputKind::Buffer { weight: w, .. } = kind {
+            let name = self.program.weight(*w).name.clone();
+            *w = self.program.add_weight(&name, data);
+        }
     }
 
     fn add_input(&mut self, name: &str, data: TensorData, kind: fn(WeightId) -> InputKind) -> ValueId {
@@ -193,6 +217,7 @@ impl<'p> Pipeline<'p> {
             8,
             vec![
                 Box::new(Canonicalise),
+                Box::new(EvaluateConstants::default()),
                 Box::new(FoldConstants),
                 Box::new(RemoveNoops),
                 Box::new(CollapseViews),
@@ -209,7 +234,9 @@ impl<'p> Pipeline<'p> {
     /// asked as [`Decompose`] says.
     #[must_use]
     pub fn for_backend(self, accepts: impl Fn(&Program, &Method) -> Vec<bool> + 'p) -> Self {
-        self.then(Decompose::new(accepts)).then_all(Self::tidy()).then(Precompute).then(Dce)
+        // Again for reductions that stood in what was taken apart.
+        let reduced = self.then(ReduceSelections).then(Dce).then(Decompose::new(accepts)).then(ReduceSelections);
+        reduced.then_all(Self::tidy()).then(Precompute).then(Dce)
     }
 
     /// Adds a pass at the end.
@@ -351,7 +378,12 @@ impl Run<'_, '_, '_> {
         if let Some(need) = pass.dialect().filter(|d| *d != self.method.dialect) {
             let what =
                 format!("pass {name} needs the {} dialect, method {} is in {}", need.name(), self.method.name, self.method.dialect.name());
-            return Err(Error::new(ErrorKind::Invalid, what).help("run the pass `functionalise` before it"));
+            let disabled = self.options.disable.contains(FUNCTIONALISE).then(|| format!("`{FUNCTIONALISE}` makes it, and was disabled"));
+            let (what, help) = match disabled {
+                Some(why) => (format!("{what}; {why}"), format!("leave out --disable-pass {FUNCTIONALISE}, or disable {name} as well")),
+                None => (what, format!("run the pass `{FUNCTIONALISE}` before it")),
+            };
+            return Err(Error::new(ErrorKind::Invalid, what).help(help));
         }
         self.dump(name, When::Before, round);
         let nodes_before = self.method.graph.len();
@@ -359,6 +391,7 @@ impl Run<'_, '_, '_> {
         let mut cx = Context::new(self.program, self.method);
         let done = pass.run(&mut cx);
         let changes = cx.changes();
+        self.report.declined.append(&mut cx.declined);
         self.report.passes.push(PassReport {
             pass: name,
             method: self.method.name.to_string(),
@@ -475,6 +508,21 @@ pub enum When {
 pub struct Report {
     /// Every run of a pass, in order.
     pub passes: Vec<PassReport>,
+    /// Calls that the backend refuses and whose formulas do not apply to them.
+    pub declined: Vec<Declined>,
+}
+
+/// Why a formula does not apply to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declined {
+    /// The method.
+    pub method: String,
+    /// Name of the call.
+    pub node: String,
+    /// What stands in the way.
+    pub reason: String,
+    /// What a person can do about it; empty where nothing is known.
+    pub remedy: String,
 }
 
 impl Report {

@@ -54,7 +54,7 @@ fn constant_inputs<'p>(program: &'p Program, method: &'p Method) -> impl Iterato
 }
 
 /// The only element.
-fn number(data: &TensorData) -> Option<Arg> {
+pub(crate) fn number(data: &TensorData) -> Option<Arg> {
     let bytes = data.bytes()?;
     Some(match data.dtype() {
         DType::Bool => Arg::Bool(*bytes.first()? != 0),

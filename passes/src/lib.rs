@@ -11,6 +11,7 @@
 //! | [`InlineWrappers`] | bodies of `no_grad`, autocast and hint regions stand in their place, with autocast's casts |
 //! | [`Functionalise`] | no call writes: reads see the last write through any alias, final states are outputs |
 //! | [`Canonicalise`] | every operation has one spelling |
+//! | [`EvaluateConstants`] | what constants decide and MLX has no types or sizes for is known |
 //! | [`FoldConstants`] | scalars known from types are literals, equal integers one, small constants final |
 //! | [`RemoveNoops`] | a call whose result is its operand, by type and by value, is gone |
 //! | [`CollapseViews`] | reshapes, permutations, broadcasts and lossless casts in a row are one |
@@ -19,6 +20,8 @@
 //! | [`Dce`] | what nobody uses is gone, effects and written state excepted |
 //! | [`FuseRmsNorm`] | RMS normalisation written as arithmetic is one call |
 //! | [`Quantize`](quantize::Quantize) | weights that rules name are codes and scales, dequantised before each use (only where asked for) |
+//! | [`ReduceSelections`] | a reduction of what a mask selects is one of all elements, of which the others change nothing |
+//! | [`F64AsF32`] | `f64` is `f32` (only where asked for) |
 //! | [`Decompose`] | what the backend refuses is taken apart by formula, call by call |
 //! | [`Precompute`] | small tensors that exact operators make of numbers alone are constants |
 //!
@@ -26,9 +29,10 @@
 //!
 //! 1. Symbolic sizes stay symbolic: types are compared as expressions, and nothing is assumed that the bounds of symbols
 //!    do not prove.
-//! 2. Values are kept bit by bit, except where a pass says otherwise ([`FuseRmsNorm`], [`Quantize`](quantize::Quantize), [`Decompose`]).
-//! 3. Weights are never read (but for constants of at most 4096 bytes), so ties between them survive. Quantised ones are read
-//!    when the file is written.
+//! 2. Values are kept bit by bit, except where a pass says otherwise ([`FuseRmsNorm`], [`Quantize`](quantize::Quantize), [`Decompose`],
+//!    [`F64AsF32`]).
+//! 3. Weights are never read (but for constants of at most 4096 bytes, and for those that [`EvaluateConstants`] needs, of at most 16 MiB), so
+//!    ties between them survive. Quantised ones are read when the file is written.
 //! 4. The order of mutations and effects is kept.
 //! 5. Time is linear in the number of calls; groups that run to a fixpoint have a limit.
 //!
@@ -75,10 +79,12 @@ mod dce;
 mod decompose;
 mod driver;
 mod effects;
+mod evaluate;
 mod fold;
 mod functionalise;
 mod inline;
 mod linear;
+mod narrow;
 mod noops;
 mod precompute;
 pub mod quantize;
@@ -89,13 +95,15 @@ pub use canonicalise::{Canonicalise, is_respelled};
 pub use collapse::CollapseViews;
 pub use cse::Cse;
 pub use dce::Dce;
-pub use decompose::{Decompose, Verdicts, has_formula};
-pub use driver::{Context, Dump, Options, Pass, PassReport, Pipeline, Report, Sink, When};
+pub use decompose::{Decompose, ReduceSelections, Verdicts, has_formula};
+pub use driver::{Context, Declined, Dump, Options, Pass, PassReport, Pipeline, Report, Sink, When};
 pub use effects::removable;
+pub use evaluate::EvaluateConstants;
 pub use fold::{FoldConstants, FoldScalars};
 pub use functionalise::Functionalise;
 pub use inline::InlineWrappers;
 pub use linear::FindLinear;
+pub use narrow::{F64AsF32, Narrowed};
 pub use noops::RemoveNoops;
 pub use precompute::Precompute;
 pub use rewrite::{Patch, Rule, Site};

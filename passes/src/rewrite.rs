@@ -6,7 +6,7 @@ use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::{Arg, Graph, Node, NodeId, TensorType, Type, ValueId};
 use etx_ir::op::OpId;
 use etx_ir::sym::{Dim, Expr, Func, Ranges};
-use etx_ir::{infer, op};
+use etx_ir::{budget, infer, op};
 
 use crate::effects::removable;
 
@@ -168,6 +168,9 @@ pub(crate) fn alive(graph: &Graph, v: ValueId) -> bool {
     graph.producer(v).is_none_or(|n| graph.contains(n))
 }
 
+/// What a call that a rule writes counts as, in elements of the budget.
+const WRITTEN: usize = 256;
+
 /// What a rule sees and writes with: one call of a graph, and the place before it.
 pub struct Site<'s> {
     graph: &'s mut Graph,
@@ -270,6 +273,7 @@ impl Site<'_> {
     /// # Errors
     /// When no shape rule accepts the arguments.
     pub fn call_all(&mut self, op: OpId, args: Vec<Arg>) -> Result<Vec<ValueId>, Error> {
+        budget::spend(WRITTEN)?;
         let types = infer::infer(self.graph, self.ranges, op, &args)?;
         Ok(self.write(op, args, types))
     }
@@ -290,7 +294,8 @@ impl Site<'_> {
         self.write(op, args, vec![ty]).first().map_or(Arg::None, |&v| Arg::Value(v))
     }
 
-    fn write(&mut self, op: OpId, args: Vec<Arg>, types: Vec<Type>) -> Vec<ValueId> {
+    /// Writes a call before this one, with results of these types: for operators whose results follow from a body.
+    pub(crate) fn write(&mut self, op: OpId, args: Vec<Arg>, types: Vec<Type>) -> Vec<ValueId> {
         let source = self.node().source.clone();
         let name = stem(op);
         let id = self.graph.insert(Some(self.node), op, args, name, types.into_iter().map(|t| (name, t)).collect(), source);

@@ -21,7 +21,7 @@ use etx_ir::program::{Method, Program};
 use etx_ir::text::{self, NoFiles};
 use etx_passes::{
     Canonicalise, CollapseViews, Cse, Dce, Decompose, FoldConstants, FoldScalars, Functionalise, FuseRmsNorm, InlineWrappers, Options,
-    Pipeline, RemoveNoops,
+    Pipeline, ReduceSelections, RemoveNoops,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -101,6 +101,7 @@ fn pipeline(run: &str) -> Result<Pipeline<'_>, String> {
             "fuse-rms-norm" => pipeline.then(FuseRmsNorm),
             "cse" => pipeline.then(Cse),
             "dce" => pipeline.then(Dce),
+            "reduce-selections" => pipeline.then(ReduceSelections),
             other => return Err(format!("no pass is called {other:?}")),
         };
         rest = tail.trim_start();

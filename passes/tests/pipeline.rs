@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use etx_import::pt2;
 use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::Arg;
 use etx_ir::op;
 use etx_ir::program::{Dialect, Method, Program};
-use etx_import::pt2;
 use etx_ir::text::{self, NoFiles};
 use etx_passes::{Canonicalise, Cse, Dce, Decompose, Functionalise, Options, Patch, Pipeline, Rule, Site, When};
 
@@ -62,7 +62,7 @@ fn names_that_no_pass_has_are_refused() {
     let mut options = Options { stop_after: Some("cnaonicalise".to_owned()), ..Options::default() };
     let e = Pipeline::standard().run(&mut small(), &mut options).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unsupported);
-    assert!(e.to_string().contains("canonicalise, fold-constants"), "{e}");
+    assert!(e.to_string().contains("canonicalise, evaluate-constants, fold-constants"), "{e}");
 }
 
 #[test]

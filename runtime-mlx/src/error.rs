@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use etx_ir::error::shortened;
+
 /// Result of anything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -23,6 +25,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The caller's arguments do not fit the method.
     Argument,
+    /// The sizes or numbers of a call are not those for which the program was exported.
+    Condition,
     /// The file or a program in it is malformed.
     Format,
     /// The operating system refused to read the file.
@@ -37,13 +41,14 @@ struct Inner {
     message: String,
     /// Innermost place first.
     places: Vec<String>,
+    help: Option<String>,
 }
 
 impl Error {
     /// An error of a kind, described for a person.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), places: Vec::new() }))
+        Error(Box::new(Inner { kind, message: shortened(message.into()), places: Vec::new(), help: None }))
     }
 
     /// What kind of thing went wrong.
@@ -54,8 +59,20 @@ impl Error {
     /// The same error, known to have happened inside `place`.
     #[must_use]
     pub fn within(mut self, place: impl Into<String>) -> Self {
-        self.0.places.push(place.into());
+        self.0.places.push(shortened(place.into()));
         self
+    }
+
+    /// Adds what the reader should do about it, unless that is said already.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.0.help.get_or_insert(help.into());
+        self
+    }
+
+    /// What to do about it, where something can be done.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.help.as_deref()
     }
 
     pub(crate) fn shape(message: impl Into<String>) -> Self {
@@ -86,6 +103,10 @@ impl Error {
         Self::new(ErrorKind::Argument, message)
     }
 
+    pub(crate) fn condition(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Condition, message)
+    }
+
     pub(crate) fn unset(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unset, message)
     }
@@ -96,7 +117,11 @@ impl fmt::Display for Error {
         for place in self.0.places.iter().rev() {
             write!(f, "{place}: ")?;
         }
-        f.write_str(&self.0.message)
+        f.write_str(&self.0.message)?;
+        match &self.0.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
+        }
     }
 }
 

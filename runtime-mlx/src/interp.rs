@@ -18,14 +18,16 @@ mod hostile;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use etx_ir::DType;
 use etx_mlx::{Access, FloatOrVid, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, Space, TensorMeta, Tid, Vid};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::limits::{self, Account, Limits};
 use crate::tensor::Tensor;
-use crate::value::Value;
+use crate::value::{self, Value};
 use cache::Caches;
 
 /// A scalar value of a program.
@@ -47,6 +49,8 @@ pub struct Machine<E: Engine> {
     pristine: Vec<E::Array>,
     /// For each instruction of the main chain, the temps that nobody reads afterwards.
     last_uses: Vec<Vec<Tid>>,
+    /// What it may take when it is called by itself, not by a method.
+    account: Arc<Account>,
 }
 
 impl<E: Engine> Machine<E> {
@@ -62,6 +66,7 @@ impl<E: Engine> Machine<E> {
         }
         let tensors = vec![None; usize::try_from(program.num_tensors()).unwrap_or(0)];
         let last_uses = last_uses(&program);
+        let instructions = program.chains.iter().map(|c| c.len() as u64).sum();
         let mut machine = Machine {
             engine,
             tensors,
@@ -69,6 +74,7 @@ impl<E: Engine> Machine<E> {
             caches: Caches::new(),
             pristine: Vec::new(),
             last_uses,
+            account: limits::current().unwrap_or_else(|| Account::new(Limits::default(), 0, instructions)),
             program,
         };
         // A constant may have several names; as upstream's loader has it, the last one is the key.
@@ -174,12 +180,24 @@ impl<E: Engine> Machine<E> {
     /// instruction says. Mutable buffers that were written before the failure stay written.
     pub fn run(&mut self, inputs: &[Value]) -> Result<Vec<Value>> {
         self.clear_call();
+        let outer = limits::current();
+        let account = outer.clone().unwrap_or_else(|| {
+            let (bytes, elements) = value::sizes(inputs);
+            self.account.begin(bytes, elements);
+            Arc::clone(&self.account)
+        });
+        // The work may be done on another thread.
         let result = E::session(|| {
-            self.bind(inputs)?;
-            self.run_chain(self.program.main_chain, true)?;
-            self.results()
+            account.enter(|| {
+                self.bind(inputs)?;
+                self.run_chain(self.program.main_chain, true)?;
+                self.results()
+            })
         });
         self.clear_call();
+        if outer.is_none() {
+            result.iter().flatten().for_each(Value::release);
+        }
         result
     }
 
@@ -264,7 +282,7 @@ impl<E: Engine> Machine<E> {
         let instrs = std::mem::take(slot);
         let mut result = Ok(());
         for (i, instr) in instrs.iter().enumerate() {
-            if let Err(e) = self.execute(instr) {
+            if let Err(e) = limits::step(1).and_then(|()| self.execute(instr)) {
                 let text = self.program.show(instr).to_string();
                 result = Err(e.within(format!("chain {chain}, instruction {i}, `{text}`")));
                 break;
@@ -363,6 +381,13 @@ fn check_input(meta: &TensorMeta, tensor: &Tensor) -> Result<()> {
             // Lower bounds are hints of the exporter (often 2 where 1 works); upper ones size the caller's memory.
             ShapeDim::Dynamic { .. } => true,
         });
+    // ExecuTorch gives such a tensor strides that the delegate takes for those of a view.
+    if fits && tensor.shape().iter().skip(1).any(|&n| n == 0) {
+        let shape = tensor.shape();
+        return Err(Error::argument(format!(
+            "the delegate refuses inputs of shape {shape:?}: only the first axis may be without elements"
+        )));
+    }
     if fits {
         return Ok(());
     }
@@ -374,6 +399,7 @@ fn check_input(meta: &TensorMeta, tensor: &Tensor) -> Result<()> {
 fn last_uses(program: &Program) -> Vec<Vec<Tid>> {
     let Some(main) = program.chains.get(program.main_chain as usize) else { return Vec::new() };
     let mut last = vec![None; usize::try_from(program.num_tensors()).unwrap_or(0)];
+    let mut seen = vec![None; program.chains.len()];
     for (i, instr) in main.iter().enumerate() {
         let mut pending = vec![instr];
         while let Some(instr) = pending.pop() {
@@ -384,9 +410,13 @@ fn last_uses(program: &Program) -> Vec<Vec<Tid>> {
                     *last = Some(i);
                 }
             });
-            // Verified programs nest finitely.
-            let called = instr.calls().filter_map(|c| program.chains.get(usize::try_from(c).ok()?));
-            pending.extend(called.flatten());
+            // Each chain once: chains that call the next one twice would be walked for ever.
+            for chain in instr.calls().filter_map(|c| usize::try_from(c).ok()) {
+                if let Some(by) = seen.get_mut(chain).filter(|by| **by != Some(i)) {
+                    *by = Some(i);
+                    pending.extend(program.chains.get(chain).into_iter().flatten());
+                }
+            }
         }
     }
     let mut dead = vec![Vec::new(); main.len()];

@@ -16,7 +16,8 @@
 //! 3. *Semantics are MLX's* (promotion, result types, rounding of halves after every element-wise step, Python's
 //!    remainders), with one difference: what MLX leaves undefined is an error here.
 //! 4. *Nothing a file or an argument says can make this crate panic* or allocate more than
-//!    [`tensor::MAX_RESULT_BYTES`] for one result (portable kernels: than the evaluator's tensors may have). A failing call names method, chain, instruction and reason.
+//!    [`tensor::MAX_RESULT_BYTES`] for one result, or keep more memory or run longer than its [`Limits`]. A failing call
+//!    names method, chain, instruction and reason.
 //! 5. *The same input gives the same output*, whatever the number of threads.
 //!
 //! # Example
@@ -65,6 +66,7 @@ mod cpu;
 pub mod engine;
 pub mod error;
 pub mod interp;
+mod limits;
 mod runtime;
 pub mod tensor;
 pub mod value;
@@ -72,6 +74,7 @@ pub mod value;
 pub use cpu::{Cpu, set_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use interp::Machine;
+pub use limits::Limits;
 pub use runtime::{Method, Runtime};
 pub use tensor::{Bool, Elem, Tensor};
 pub use value::{Value, ValueSpec};

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use etx_ir::DType;
+use etx_ir::conditions::{self, Conditions, Given};
+use etx_ir::weights::MappedFile;
 use etx_mlx::BACKEND;
 use etx_serializer::mlx::decode_window;
 use etx_serializer::pte::PteFile;
@@ -15,13 +17,14 @@ use crate::cpu::Cpu;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Machine;
+use crate::limits::{self, Account, Limits};
 use crate::tensor::{Bool, ByteSource, Tensor};
-use crate::value::{Value, ValueSpec};
+use crate::value::{self, Value, ValueSpec};
 use kernels::{Kernel, Kernels};
 use memory::Memory;
 
-/// Instructions one call may take before it counts as hung: the number after which ExecuTorch gives up.
-const MAX_STEPS: u64 = 10_000_000;
+/// What a call of a delegate counts as beside its instructions: threads are woken for it.
+const DELEGATE: u64 = 16;
 
 impl From<etx_serializer::Error> for Error {
     fn from(e: etx_serializer::Error) -> Self {
@@ -30,7 +33,14 @@ impl From<etx_serializer::Error> for Error {
             etx_serializer::ErrorKind::NotFound => ErrorKind::Argument,
             _ => ErrorKind::Format,
         };
-        Error::new(kind, e.to_string())
+        let mut text = e.to_string();
+        let help = e.remedy().map(str::to_owned);
+        if let Some(help) = &help
+            && let Some(bare) = text.strip_suffix(&format!("\nhelp: {help}"))
+        {
+            text = bare.to_owned();
+        }
+        help.into_iter().fold(Error::new(kind, text), Error::help)
     }
 }
 
@@ -38,6 +48,7 @@ impl From<etx_serializer::Error> for Error {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     file: Arc<PteFile>,
+    limits: Limits,
 }
 
 impl Runtime {
@@ -46,7 +57,15 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::Io`] if it cannot be opened, [`ErrorKind::Format`] if it breaks the format's rules.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Runtime { file: Arc::new(PteFile::open(path)?) })
+        Ok(Runtime { file: Arc::new(PteFile::open(path)?), limits: Limits::default() })
+    }
+
+    /// Checks a file that is mapped already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] if it breaks the format's rules.
+    pub fn of(file: MappedFile) -> Result<Self> {
+        Ok(Runtime { file: Arc::new(PteFile::of(file)?), limits: Limits::default() })
     }
 
     /// Checks a file that is already in memory.
@@ -54,7 +73,12 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::Format`] if it breaks the format's rules.
     pub fn parse(bytes: impl Into<Arc<[u8]>>) -> Result<Self> {
-        Ok(Runtime { file: Arc::new(PteFile::parse(bytes)?) })
+        Ok(Runtime { file: Arc::new(PteFile::parse(bytes)?), limits: Limits::default() })
+    }
+
+    /// Sets what methods that are loaded from now on may take; see [`Limits`] for what they may otherwise.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// The file.
@@ -82,8 +106,21 @@ impl Runtime {
     /// and this runtime does not have, [`ErrorKind::Format`] for programs that break their rules.
     pub fn load_method_on<E: Engine + Clone>(&self, name: &str, engine: E) -> Result<Method<E>> {
         let plan = self.file.method(name)?;
-        Loader { file: &self.file, plan }.load(engine).map_err(|e| e.within(format!("method `{name}`")))
+        let account = Account::new(self.limits, self.file.bytes().len() as u64, instructions(plan));
+        let load = || Loader { file: &self.file, plan, account: Arc::clone(&account) }.load(engine);
+        account.enter(load).map_err(|e| {
+            let e = e.within(format!("method `{name}`"));
+            match e.kind() {
+                ErrorKind::Format => e.help("the file is damaged, or its writer broke the format's rules; lower the program again"),
+                _ => e,
+            }
+        })
     }
+}
+
+/// How many instructions a method's own chains have; those of its delegates are counted once they are decoded.
+fn instructions(plan: &ExecutionPlan) -> u64 {
+    plan.chains.iter().map(|c| c.instructions.len() as u64).sum()
 }
 
 /// What a value of the plan must be.
@@ -105,6 +142,9 @@ pub struct Method<E: Engine = Cpu> {
     machines: Vec<Option<Machine<E>>>,
     kernels: Kernels,
     memory: Memory,
+    /// What must hold of the inputs, if the file says so.
+    conditions: Option<Conditions>,
+    account: Arc<Account>,
 }
 
 impl<E: Engine> Method<E> {
@@ -136,10 +176,16 @@ impl<E: Engine> Method<E> {
     /// a tensor of rank 0 is taken for one.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] when the inputs do not fit; otherwise what the failing instruction says, with its place.
+    /// [`ErrorKind::Condition`] before anything is computed when the program was not exported for inputs of these sizes,
+    /// [`ErrorKind::Argument`] when the inputs do not fit otherwise; else what the failing instruction says, with its place.
     pub fn execute(&mut self, inputs: &[Value]) -> Result<Vec<Value>> {
         let place = format!("method `{}`", self.plan.name);
-        self.call(inputs).map_err(|e| e.within(place))
+        let account = Arc::clone(&self.account);
+        let (bytes, elements) = value::sizes(inputs);
+        account.begin(bytes, elements);
+        let outputs = account.enter(|| self.call(inputs)).map_err(|e| e.within(place))?;
+        outputs.iter().for_each(Value::release);
+        Ok(outputs)
     }
 
     /// Fixes the element type in which the runtime's own key/value caches store; `None` (the default) takes that of the
@@ -173,7 +219,9 @@ impl<E: Engine> Method<E> {
     /// When memory for the state cannot be had.
     pub fn reset(&mut self) -> Result<()> {
         self.state = self.slots.iter().map(|s| s.initial.clone()).collect();
-        self.machines.iter_mut().flatten().try_for_each(Machine::reset)
+        let account = Arc::clone(&self.account);
+        account.begin(0, 0);
+        account.enter(|| self.machines.iter_mut().flatten().try_for_each(Machine::reset))
     }
 
     fn slot(&self, index: i32) -> Result<&Slot> {
@@ -185,20 +233,20 @@ impl<E: Engine> Method<E> {
         if inputs.len() != self.plan.inputs.len() {
             return Err(Error::argument(format!("{} inputs given, {} are needed", inputs.len(), self.plan.inputs.len())));
         }
+        if let Some(conditions) = &self.conditions {
+            let given: Vec<Given<'_>> = inputs.iter().map(given).collect();
+            conditions.check(&given).map_err(|broken| Error::condition(format!("{}\nhelp: {}", broken.what, broken.help)))?;
+        }
         let mut values = self.state.clone();
         for (i, (&index, value)) in self.plan.inputs.iter().zip(inputs).enumerate() {
             let value = accept(self.slot(index)?, value).map_err(|e| e.within(format!("input {i}")))?;
             put(&mut values, index, value)?;
         }
-        let Self { plan, slots, state, machines, kernels, memory } = self;
-        let mut steps = 0;
+        let Self { plan, slots, state, machines, kernels, memory, .. } = self;
         for (c, chain) in plan.chains.iter().enumerate() {
             let mut at = 0;
             while let Some(instruction) = chain.instructions.get(at) {
-                steps += 1;
-                if steps > MAX_STEPS {
-                    return Err(Error::limit(format!("more than {MAX_STEPS} instructions: the method does not end")));
-                }
+                limits::step(if matches!(instruction, Instruction::DelegateCall(_)) { DELEGATE } else { 1 })?;
                 let place = || format!("plan chain {c}, instruction {at}");
                 let kernel = kernels.get(c).and_then(|k| k.get(at)).and_then(Option::as_ref);
                 let made = memory.prepare(plan, c, at, &mut values);
@@ -286,6 +334,19 @@ fn put(values: &mut [Option<Value>], index: i32, value: Value) -> Result<()> {
     }
 }
 
+/// What conditions know of an input. Where a number is expected, a tensor of rank 0 may stand for it.
+fn given(value: &Value) -> Given<'_> {
+    match value {
+        Value::Tensor(t) if t.rank() > 0 => Given::Sizes(t.shape()),
+        Value::Tensor(t) => match unwrap_scalar(t) {
+            Ok(Value::Int(n)) => Given::Number(n),
+            _ => Given::Other,
+        },
+        Value::Int(n) => Given::Number(*n),
+        _ => Given::Other,
+    }
+}
+
 /// The argument as the slot wants it.
 fn accept(slot: &Slot, value: &Value) -> Result<Value> {
     let scalar = match value {
@@ -298,7 +359,11 @@ fn accept(slot: &Slot, value: &Value) -> Result<Value> {
                 && t.shape().iter().zip(shape).all(|(&have, &want)| if *dynamic { have as u64 <= want } else { have as u64 == want });
             if t.dtype() != *dtype || !fits {
                 let most = if *dynamic { "at most " } else { "" };
-                return Err(Error::argument(format!("{most}{dtype}{shape:?} is needed, found {}{:?}", t.dtype(), t.shape())));
+                let what = format!("{most}{dtype}{shape:?} is needed, found {}{:?}", t.dtype(), t.shape());
+                // Of the right kind, but of a size for which the program was not exported.
+                let sizes = t.dtype() == *dtype && t.rank() == shape.len();
+                let help = "give inputs of such sizes, or export the model again with dynamic_shapes that allow these";
+                return Err(if sizes { Error::condition(format!("{what}\nhelp: {help}")) } else { Error::argument(what) });
             }
         }
         // The file does not say what it is; whoever takes it will.
@@ -355,10 +420,11 @@ impl AsRef<[u8]> for FileBytes {
 struct Loader<'a> {
     file: &'a Arc<PteFile>,
     plan: &'a ExecutionPlan,
+    account: Arc<Account>,
 }
 
 impl Loader<'_> {
-    fn load<E: Engine + Clone>(&self, engine: E) -> Result<Method<E>> {
+    fn load<E: Engine + Clone>(self, engine: E) -> Result<Method<E>> {
         let (kernels, lacks) = kernels::find(self.plan);
         self.check_supported(lacks)?;
         let instructions = || self.plan.chains.iter().flat_map(|c| &c.instructions);
@@ -417,7 +483,18 @@ impl Loader<'_> {
             }
         }
         let state = slots.iter().map(|s| s.initial.clone()).collect();
-        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory })
+        let inside = |m: &Machine<E>| m.program().chains.iter().map(|c| c.len() as u64).sum::<u64>();
+        self.account.has(machines.iter().flatten().map(inside).sum());
+        let conditions = self.conditions()?;
+        Ok(Method { plan: self.plan.clone(), slots, state, machines, kernels, memory, conditions, account: self.account })
+    }
+
+    /// What must hold of the inputs; nothing is said in files of ExecuTorch.
+    fn conditions(&self) -> Result<Option<Conditions>> {
+        let Some(window) = self.file.named_data(&conditions::key(&self.plan.name)) else { return Ok(None) };
+        let text = std::str::from_utf8(window.bytes()).map_err(|e| e.to_string());
+        let read = text.and_then(Conditions::parse);
+        read.map(Some).map_err(|e| Error::format(e).within("conditions on the inputs"))
     }
 
     /// Lists everything the method needs that is not there; `lacks` are the kernels.

@@ -139,6 +139,11 @@ impl Tensor {
         Ok(Tensor { dtype, shape: shape.to_vec(), strides: contiguous_strides(shape), offset: 0, storage })
     }
 
+    /// The caller's from now on: no longer counted among what a call keeps.
+    pub(crate) fn release(&self) {
+        self.storage.release();
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -54,6 +54,23 @@ impl Value {
     }
 }
 
+impl Value {
+    /// The caller's from now on: no longer counted among what a call keeps.
+    pub(crate) fn release(&self) {
+        if let Value::Tensor(tensor) = self {
+            tensor.release();
+        }
+    }
+}
+
+/// How many bytes and elements there are in all.
+pub(crate) fn sizes(values: &[Value]) -> (u64, u64) {
+    values.iter().filter_map(Value::as_tensor).fold((0, 0), |(bytes, elements), t| {
+        let n = t.numel() as u64;
+        (bytes.saturating_add(n.saturating_mul(t.dtype().size() as u64)), elements.saturating_add(n))
+    })
+}
+
 impl From<Tensor> for Value {
     fn from(tensor: Tensor) -> Self {
         Value::Tensor(tensor)

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use etx_ir::error::shortened;
+
 /// Short for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -73,13 +75,18 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     /// Found together with this one.
     others: Vec<Error>,
+    help: Option<Cow<'static, str>>,
 }
 
 impl Error {
     /// An error without a place. Add one with [`Error::at`].
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), offset: None, context: Vec::new(), source: None, others: Vec::new() }))
+        let message = match message.into() {
+            Cow::Owned(text) => Cow::Owned(shortened(text)),
+            fixed => fixed,
+        };
+        Error(Box::new(Inner { kind, message, offset: None, context: Vec::new(), source: None, others: Vec::new(), help: None }))
     }
 
     /// Sets the absolute byte offset, unless a more precise one is known already.
@@ -101,6 +108,18 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Adds what the reader should do about it, unless that is said already.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<Cow<'static, str>>) -> Self {
+        self.0.help.get_or_insert(help.into());
+        self
+    }
+
+    /// What to do about it, where something can be done.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.help.as_deref()
     }
 
     /// An operating system error while doing `what` (for example ``cannot create `a/b.pte` ``).
@@ -165,21 +184,27 @@ impl From<etx_ir::error::Error> for Error {
             etx_ir::error::ErrorKind::Io => (ErrorKind::Io, "cannot read"),
             _ => (ErrorKind::Weights, "cannot produce its bytes"),
         };
-        Error::new(kind, message).because(e)
+        let help = e.remedy().map(str::to_owned);
+        let bare = e.sentences().collect::<Vec<_>>().join("; ");
+        help.into_iter().fold(Error::new(kind, message).because(bare), Error::help)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.others.is_empty() {
-            return self.fmt_one(f);
+            self.fmt_one(f)?;
+        } else {
+            write!(f, "{} problems:", self.0.others.len() + 1)?;
+            for problem in self.problems() {
+                f.write_str("\n  ")?;
+                problem.fmt_one(f)?;
+            }
         }
-        write!(f, "{} problems:", self.0.others.len() + 1)?;
-        for problem in self.problems() {
-            f.write_str("\n  ")?;
-            problem.fmt_one(f)?;
+        match &self.0.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ mod write;
 
 pub use layout::{CONSTANT_ALIGNMENT, Contents, NamedBlob, SEGMENT_ALIGNMENT, SharedBlob};
 pub use read::{Header, PteFile};
-pub use write::{Stats, write, write_watched};
+pub use write::{Stats, write, write_to, write_watched};
 
 #[cfg(test)]
 mod tests;

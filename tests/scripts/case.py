@@ -41,7 +41,8 @@ class Method(torch.nn.Module):
         self.forward = getattr(inner, name)
 
 
-def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_wrong=None, methods=None, partitions=1, mutated_inputs=(), training=False):
+def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_wrong=None, methods=None, partitions=1, mutated_inputs=(), training=False,
+         or_refused=False, bare=False):
     """Register a case named after what is decorated: a forward function without state, or a module class.
 
     steps            function giving the calls in order (`call(...)`); a dict of such lists for several methods
@@ -51,6 +52,8 @@ def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_
     methods          names of the module's methods to export, instead of `forward`
     partitions       how many partitions etx may make where there is no reference to compare with
     training         what is exported is a step of training: the forward function, which gives a loss, and all gradients after it
+    or_refused       a call may also be refused when it runs, since its sizes break what export took for granted
+    bare             the file does not say where in the source its nodes are from, which is most of the bytes
     mutated_inputs   numbers of the tensors among the inputs that the program writes to: ExecuTorch returns them before the user outputs
     """
 
@@ -59,7 +62,8 @@ def case(steps, dynamic=None, rtol=1e-5, atol=1e-5, functional=False, reference_
         if not inspect.isclass(subject):
             subject = type(name, (torch.nn.Module,), {"forward": subject})
         CASES[name] = dict(name=name, subject=subject, steps=steps, dynamic=dynamic, rtol=rtol, atol=atol, functional=functional,
-                           reference_wrong=reference_wrong, methods=methods, partitions=partitions, mutated_inputs=mutated_inputs, training=training, what=what)
+                           reference_wrong=reference_wrong, methods=methods, partitions=partitions, mutated_inputs=mutated_inputs, training=training,
+                           or_refused=or_refused, bare=bare, what=what)
         return subject
 
     return register
@@ -135,11 +139,13 @@ def write(spec, folder):
         methods[name] = entry
     save_file(io, folder / "io.safetensors")
     summary, absent = (None, spec["reference_wrong"]) if spec["reference_wrong"] else reference(folder, names)
-    if summary and spec.get("bare") and not spec["keep_reference"]:
+    if summary and spec.get("bare") and not spec.get("keep_reference"):
         # What the reference makes of a model counts; its file would double the size of the case.
         (folder / summary.pop("file")).unlink()
     described = {"name": spec["name"], "group": "fixtures", "note": {"what": spec["what"]}, "compare": True, "rtol": spec["rtol"], "atol": spec["atol"],
                  "methods": methods, "reference": summary}
+    if spec["or_refused"]:
+        described["or_refused"] = True
     if absent:
         described["reference_absent"] = absent
         described["partitions"] = {name: spec["partitions"] for name in names}

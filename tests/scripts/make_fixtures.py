@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make the committed conformance cases (format: case.py).
 
-usage: make_fixtures.py [--out DIR] [NAME ...]     (default: every case, into tests/fixtures; needs torch 2.15, executorch 1.5.1 and safetensors)
+usage: make_fixtures.py [--out DIR] [NAME ...]     (default: every case, into tests/fixtures; needs torch 2.15, executorch 1.5.1 and safetensors,
+for detectors torchvision)
        make_fixtures.py --large --out DIR [NAME ...]   models of the sizes used in earnest: hundreds of megabytes, for a folder beside the repository
 """
 import argparse
@@ -13,9 +14,14 @@ import case
 import cases.audio
 import cases.caches
 import cases.chance
+import cases.conditions
+import cases.constants
 import cases.core
+import cases.detectors
+import cases.diagonals
 import cases.dtypes
 import cases.layers
+import cases.loops
 import cases.models
 import cases.operator_faults
 import cases.operators
@@ -27,6 +33,7 @@ import cases.signature
 import cases.spectra
 import cases.state
 import cases.training
+import cases.unlike_torch
 import cases.vision
 import cases.weights
 

@@ -28,6 +28,9 @@ pub struct Case {
     /// Partitions allowed per method where there is no reference.
     #[serde(default)]
     pub partitions: BTreeMap<String, usize>,
+    /// Whether a call may also be refused because its sizes are not those for which the program was exported.
+    #[serde(default)]
+    pub or_refused: bool,
     #[serde(default)]
     note: Note,
     #[serde(skip)]

@@ -342,8 +342,10 @@ fn run(case: &Case, calls: &BTreeMap<String, Vec<Step>>, path: &Path, outcome: &
             let place = format!("{method}, call {number}");
             match outputs {
                 Ok(outputs) => agree(case, &place, &outputs, &step.expected, outcome),
+                // Nothing was computed: the state is what it was.
+                Err(e) if e.condition && case.or_refused => {}
                 Err(e) => {
-                    outcome.fail(Stage::Run, format!("{place}: {e}"));
+                    outcome.fail(Stage::Run, format!("{place}: {}", e.what));
                     break; // the state is not what the next call expects
                 }
             }
@@ -353,6 +355,9 @@ fn run(case: &Case, calls: &BTreeMap<String, Vec<Step>>, path: &Path, outcome: &
 
 /// Compare the outputs of one call with the expected ones.
 pub(crate) fn agree(case: &Case, place: &str, got: &[Value], expected: &[Value], outcome: &mut Outcome) {
+    // A case that does not list the kinds of its outputs has those that are values.
+    let values = got.iter().filter(|v| v.tensor.is_some() || got.len() == expected.len());
+    let got: Vec<&Value> = values.collect();
     if got.len() != expected.len() {
         return outcome.fail(Stage::Compare, format!("{place}: {} outputs, expected {}", got.len(), expected.len()));
     }

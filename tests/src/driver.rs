@@ -128,6 +128,33 @@ pub fn signatures(path: &Path) -> Result<BTreeMap<String, [String; 4]>, String> 
     Ok(file.methods().iter().map(|plan| (plan.name.clone(), signature(plan))).collect())
 }
 
+/// Why a call failed.
+#[derive(Clone, Debug)]
+pub struct CallError {
+    /// Whether it was refused before anything was computed, since the program was not exported for such inputs.
+    pub condition: bool,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl From<String> for CallError {
+    fn from(what: String) -> Self {
+        CallError { condition: false, what }
+    }
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl From<CallError> for String {
+    fn from(e: CallError) -> Self {
+        e.what
+    }
+}
+
 /// An opened `.pte`.
 #[derive(Debug)]
 pub struct File(runtime::Runtime);
@@ -152,10 +179,11 @@ impl File {
 
 impl Loaded {
     /// One call: the outputs in order, numbers as rank-0 tensors.
-    pub fn call(&mut self, inputs: &[Value]) -> Result<Vec<Value>, String> {
+    pub fn call(&mut self, inputs: &[Value]) -> Result<Vec<Value>, CallError> {
         let inputs = inputs.iter().map(argument).collect::<Result<Vec<_>, _>>()?;
-        let outputs = self.0.execute(&inputs).map_err(|e| e.to_string())?;
-        outputs.iter().map(result).collect()
+        let refused = |e: runtime::Error| CallError { condition: e.kind() == runtime::ErrorKind::Condition, what: e.to_string() };
+        let outputs = self.0.execute(&inputs).map_err(refused)?;
+        Ok(outputs.iter().map(result).collect::<Result<_, _>>()?)
     }
 }
 

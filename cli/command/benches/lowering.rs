@@ -1,6 +1,6 @@
 //! What lowering costs, as tables for the README.
 //!
-//! `cargo bench -p etx --bench lowering -- [--runs N] [--scratch DIR] PROGRAM.pt2…`
+//! `cargo bench -p etx-cli --bench lowering -- [--runs N] [--scratch DIR] PROGRAM.pt2…`
 //!
 //! * Time and memory to lower and write each program, beside `cp` of the same file into the same folder: runs of both alternate,
 //!   the best of each counts, all writes are flushed before the next run begins.

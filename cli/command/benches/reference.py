@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Lower a program with ExecuTorch's own MLX backend and say, as JSON on the last line, what that took.
 
-usage: reference.py MODEL.pt2          (needs torch 2.15 and executorch 1.5.1; used by `cargo bench -p etx --bench lowering`)
+usage: reference.py MODEL.pt2          (needs torch 2.15 and executorch 1.5.1; used by `cargo bench -p etx-cli --bench lowering`)
 
 The times leave out imports, reading the program and writing the file; the memory is that of the whole process.
 """

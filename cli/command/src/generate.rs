@@ -12,7 +12,7 @@
 //! | methods | one (`forward`, or the only one that fits); `prefill…` and `decode…`, which pass on their state; `token_embedding` and `text_decoder` |
 //!
 //! # Example
-//! The bundled Llama, which was never trained, so what it says means nothing:
+//! The bundled Llama, which has read the novels of Jane Austen:
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -24,7 +24,7 @@
 //! # etx::Lowering::mlx().run(etx::load(format!("{example}/model.pt2"), &[])?)?.write(&pte)?;
 //! let mut model = LanguageModel::new(&Runtime::open(&pte)?)?;
 //! let tokenizer = Tokenizer::open(format!("{example}/tokenizer.json"))?;
-//! let prompt = tokenizer.encode("Hello, ")?;
+//! let prompt = tokenizer.encode("Emma was not")?;
 //!
 //! let options = Options { max_tokens: 8, ..Options::default() };
 //! let mut sampler = Sampler::new(Sampling::default())?;
@@ -40,7 +40,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod apart;
+mod caches;
 mod facts;
+mod growth;
 mod sampler;
 mod signature;
 mod text;
@@ -54,6 +57,7 @@ use etx::runtime::{Method, Runtime, Tensor, Value};
 use half::{bf16, f16};
 use serde::Serialize;
 
+pub use apart::serve;
 pub use facts::Facts;
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};
@@ -182,6 +186,8 @@ pub struct LanguageModel {
     step: Step,
     /// Whether keys and values are kept.
     cached: bool,
+    /// How many tokens they can be kept of, as far as the programs show it.
+    capacity: Option<usize>,
     /// The state is with `prefill`.
     prefilling: bool,
     /// The tokens fed, if they are fed again every time.
@@ -254,7 +260,10 @@ impl LanguageModel {
         let embed = embed.filter(|_| step.signature.embedded);
         let stateful = step.method.is_stateful();
         let cached = facts.cached.unwrap_or(stateful);
-        Ok(LanguageModel { facts, embed, prefill, step, cached, prefilling: false, history: Vec::new(), position: 0 })
+        let methods = [Some(&step), prefill.as_ref()].into_iter().flatten();
+        // Of several programs, each writes all of the caches that there are for its tokens.
+        let capacity = methods.filter_map(|s| s.method.programs().filter_map(caches::capacity).max()).min();
+        Ok(LanguageModel { facts, embed, prefill, step, cached, capacity, prefilling: false, history: Vec::new(), position: 0 })
     }
 
     /// What the file says about the model.
@@ -262,9 +271,10 @@ impl LanguageModel {
         &self.facts
     }
 
-    /// How many tokens fit; `None` if nothing says so. Then a program that keeps keys and values fails when they are full.
+    /// How many tokens fit: what the file says, at most what its caches hold, or what a call takes where nothing is kept; `None` if
+    /// nothing tells. Then a program that keeps keys and values fails when they are full.
     pub fn context(&self) -> Option<usize> {
-        let bound = (!self.cached).then_some(self.step.signature.most);
+        let bound = if self.cached { self.capacity } else { Some(self.step.signature.most) };
         self.facts.context.into_iter().chain(bound).min()
     }
 
@@ -378,6 +388,7 @@ impl LanguageModel {
 
     /// One call, with tokens from position `start` on; `asked` is how many the caller wanted to feed in all.
     fn call(&mut self, prefilling: bool, tokens: &[u32], start: usize, asked: usize) -> Result<Vec<f32>, Error> {
+        let context = self.context();
         let step = match &mut self.prefill {
             Some(prefill) if prefilling => prefill,
             _ => &mut self.step,
@@ -388,12 +399,12 @@ impl LanguageModel {
         if signature.fixed && tokens.len() < signature.most {
             // Tokens that come later change nothing before them, and their keys and values are overwritten when their
             // place is reached.
-            if self.cached && self.facts.context.is_some_and(|context| start + signature.most > context) {
+            if self.cached && context.is_some_and(|context| start + signature.most > context) {
                 return Err(Error::Argument(format!(
                     "method {:?} takes {} tokens at once, and only {} fit after the first {start} ({asked} are asked for)",
                     step.method.name(),
                     signature.most,
-                    self.facts.context.unwrap_or_default().saturating_sub(start)
+                    context.unwrap_or_default().saturating_sub(start)
                 )));
             }
             padded.extend_from_slice(tokens);

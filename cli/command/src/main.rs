@@ -1,5 +1,6 @@
 //! The `etx` command: one verb a file in [`verbs`], exit status and prose here.
 
+mod signals;
 mod verbs;
 
 use std::io::{self, Write as _};
@@ -27,6 +28,9 @@ enum Verb {
     Run(run::Opts),
     #[cfg(feature = "generate")]
     Generate(generate::Opts),
+    #[cfg(feature = "generate")]
+    #[command(hide = true)]
+    Tokenize(generate::Tokenize),
     Print(print::Opts),
     Inspect(inspect::Opts),
     Ops(ops::Opts),
@@ -35,6 +39,7 @@ enum Verb {
 fn main() -> ExitCode {
     // Usage errors end here, with status 2.
     let verb = Cli::parse().verb;
+    signals::watch();
     panic::set_hook(Box::new(|info| {
         // What says it must not fail either.
         let _ = writeln!(io::stderr(), "error: {info}\nhelp: this is a bug in etx; please report it with the command and its input");
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
             Verb::Run(opts) => opts.run(&mut out),
             #[cfg(feature = "generate")]
             Verb::Generate(opts) => opts.run(&mut out),
+            #[cfg(feature = "generate")]
+            Verb::Tokenize(opts) => opts.run(&mut out),
             Verb::Print(opts) => opts.run(&mut out),
             Verb::Inspect(opts) => opts.run(&mut out),
             Verb::Ops(opts) => opts.run(&mut out),

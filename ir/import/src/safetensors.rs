@@ -15,11 +15,19 @@ use etx_ir::weights::{MappedFile, TensorData};
 /// [`ErrorKind::Io`] when it cannot be mapped, [`ErrorKind::Format`] when its header is not one, [`ErrorKind::Unsupported`]
 /// for an element type that torch has no name for.
 pub fn open(path: impl AsRef<Path>) -> Result<BTreeMap<String, TensorData>, Error> {
-    let path = path.as_ref();
-    let place = |e: Error| e.within(path.display().to_string());
-    let file = MappedFile::open(path)?;
-    let (header, metadata) = safetensors::SafeTensors::read_metadata(file.bytes())
-        .map_err(|e| place(Error::new(ErrorKind::Format, format!("not a safetensors file: {e}"))))?;
+    open_file(&MappedFile::open(path)?)
+}
+
+/// The tensors of a file that is mapped already.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_file(file: &MappedFile) -> Result<BTreeMap<String, TensorData>, Error> {
+    let place = |e: Error| e.within(file.path().display().to_string());
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|e| {
+        place(Error::new(ErrorKind::Format, format!("not a safetensors file: {e}")))
+            .help("safetensors.torch.save_file writes such files; was this one cut short?")
+    })?;
     // Offsets count from the end of the header: eight bytes of length, then as many of JSON.
     let base = header as u64 + 8;
     let mut tensors = BTreeMap::new();

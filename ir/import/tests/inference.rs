@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use etx_import::pt2;
 use etx_ir::error::ErrorKind;
 use etx_ir::graph::{Arg, Graph, Node, Type};
 use etx_ir::infer;
 use etx_ir::op::OpId;
-use etx_import::pt2;
 use etx_ir::sym::{Expr, Ranges};
 
 #[derive(Default)]

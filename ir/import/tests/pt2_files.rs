@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use etx_import::pt2;
 use etx_ir::DType;
 use etx_ir::error::ErrorKind;
 use etx_ir::graph::{Arg, Def, Graph, Type};
 use etx_ir::program::{Dialect, InputKind, OutputKind, Program};
-use etx_import::pt2;
 use etx_ir::weights::TensorData;
 
 fn fixture(name: &str) -> PathBuf {

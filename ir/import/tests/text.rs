@@ -7,8 +7,10 @@ use etx_ir::verify::verify;
 
 #[test]
 fn programs_of_the_exporter_come_back_exactly_and_verify() {
-    let mut folders =
-        vec![concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into(), concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples").into()];
+    let mut folders = vec![
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into(),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples").into(),
+    ];
     if let Some(more) = std::env::var_os("ETX_CASES") {
         folders.extend(std::env::split_paths(&more));
     }

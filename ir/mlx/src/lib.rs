@@ -8,6 +8,7 @@
 //! documentation ([`INSTRUCTIONS`]). [`Program::verify`] checks the rules of the [`verify`] module; `Display` of a program
 //! is its text form.
 
+pub mod borrowed;
 mod field;
 mod ids;
 mod instr;

@@ -120,28 +120,33 @@ instructions! {
     /// `alpha * (mat1 @ mat2) + beta * bias`, or just the product without `bias`. Leading axes are batched as in
     /// NumPy's `matmul`; the result must be floating point.
     3 Addmm { mat1: Tid, mat2: Tid, out: Tid, bias: Option<Tid>, alpha: f32 = 1.0, beta: f32 = 1.0 }
-    /// The value `out` is the only element of `x`, as a 32-bit integer.
+    /// The value `out` is the only element of `x`, as a 32-bit integer: its first four bytes, whatever the type; of narrower ones also
+    /// what lies behind. The delegate computes `x` for it at once.
     4 ItemInt { x: Tid, out: Vid }
     /// Inserts an axis of size 1; a negative `axis` counts in the result.
     5 ExpandDims { x: Tid, out: Tid, axis: i32 }
     /// Repeats `x` as a whole `reps[i]` times along axis `i` (NumPy's `tile`, the shorter side padded with ones).
     6 Tile { x: Tid, out: Tid, reps: Vec<IntOrVid> }
-    /// Picks along `axis` by an index tensor of the same rank; the other axes broadcast.
+    /// Picks along `axis` by an index tensor of the same rank; the other axes broadcast. Negative indices count from the end; others
+    /// out of range read whatever lies there.
     7 TakeAlongAxis { x: Tid, indices: Tid, out: Tid, axis: i32 }
-    /// Picks slices along `axis`: a scalar `index` removes the axis, a tensor replaces it by its own shape.
+    /// Picks slices along `axis`: a scalar `index` removes the axis, a tensor replaces it by its own shape. Negative indices count from
+    /// the end; others out of range fail for a scalar and read whatever lies there for a tensor.
     8 Take { x: Tid, out: Tid, index: IntOrVidOrTid, axis: i32 }
-    /// `x * rsqrt(mean(x²) + eps) * weight` over the last axis, computed in f32.
+    /// `x * rsqrt(mean(x²) + eps) * weight` over the last axis, computed in f32; rounded to the type of the result before the weight.
     9 RMSNorm { x: Tid, weight: Option<Tid>, out: Tid, eps: f32 }
-    /// Mean/variance normalisation over the last axis, computed in f32, then `* weight + bias`.
+    /// Mean/variance normalisation over the last axis, computed in f32, rounded to the type of the result, then `* weight + bias`.
     10 LayerNorm { x: Tid, out: Tid, weight: Option<Tid>, bias: Option<Tid>, eps: f32 }
     /// Rotary position embedding of the first `dims` of the last axis; positions start at `offset` along axis -2
-    /// and are multiplied by `scale`. Frequencies come from `freqs` (their reciprocals) or from `base`.
+    /// and are multiplied by `scale`. Frequencies come from `freqs` (their reciprocals) or from `base`. Metal multiplies halves in f32,
+    /// MLX's CPU backend rounds sine and cosine first.
     11 Rope {
         x: Tid, out: Tid, dims: i32, offset: VidOrTid, freqs: Option<Tid>, traditional: bool, base: f32 = 500000.0,
         scale: f32 = 1.0,
     }
     /// `softmax(scale * q @ kᵀ + mask) @ v` for `[B, H, L, D]`; fewer key/value heads than query heads are shared.
-    /// `causal` aligns the last query with the last key. A boolean mask hides where false.
+    /// `causal` aligns the last query with the last key. A boolean mask hides where false. Where a mask hides a whole row, a boolean one
+    /// gives the mean of all values and an added one NaN (torch: 0). The type of a mask must promote to that of the result.
     12 Sdpa { q: Tid, k: Tid, v: Tid, out: Tid, scale: f32, mask: Option<Tid>, causal: bool }
     /// `a + b`.
     13 Add { a: Tid, b: Tid, out: Tid }
@@ -176,7 +181,8 @@ instructions! {
     }
     /// Gaussian error linear unit; `approximate` is `"none"` (erf) or `"tanh"`.
     25 Gelu { x: Tid, out: Tid, approximate: String }
-    /// The integers `start`, `start + step`, … before `stop`; i32 without `scalar_type`.
+    /// The integers `start`, `start + step`, … before `stop`, added up in `scalar_type` (i32 without): in f16 and bf16 they get stuck at
+    /// 2048 and 256. There must be one.
     26 ARange { out: Tid, start: IntOrVid, stop: IntOrVid, step: IntOrVid, scalar_type: Option<DType> }
     /// `x * sigmoid(x)`.
     27 Silu { x: Tid, out: Tid }
@@ -196,24 +202,24 @@ instructions! {
     34 Minimum { a: Tid, b: Tid, out: Tid }
     /// Natural logarithm.
     35 Log { x: Tid, out: Tid }
-    /// `exp(x) / sum(exp(x))` along `axis`; `precise` accumulates in f32.
+    /// `exp(x) / sum(exp(x))` along `axis`; `precise` accumulates in f32, otherwise the type itself.
     36 Softmax { x: Tid, out: Tid, axis: i32, precise: bool }
-    /// Broadcasts `x` to `shape`; -1 keeps the size of `x`.
+    /// Broadcasts `x` to `shape`; -1 keeps the size of `x`. A view with strides of 0, which element-wise instructions keep.
     37 BroadcastTo { x: Tid, out: Tid, shape: Vec<IntOrVid> }
-    /// Pads by `pad_width`, a pair (before, after) for each axis; `mode` is `"constant"` or `"edge"`.
+    /// Pads by `pad_width`, a pair (before, after) for each axis, none negative; `mode` is `"constant"` or `"edge"`.
     38 Pad { x: Tid, out: Tid, pad_width: Vec<IntOrVid>, mode: String, constant_value: f32 }
     /// `x` where `condition` holds, else `y`.
     39 Where { condition: Tid, x: Tid, y: Tid, out: Tid }
-    /// Reads `x` in row-major order as `shape`; one entry may be -1.
+    /// Reads `x` in row-major order as `shape`; one entry may be -1, unless the others have a product of 0.
     40 Reshape { x: Tid, out: Tid, shape: Vec<IntOrVid> }
     /// Permutes the axes: axis `i` of `out` is axis `perm[i]` of `x`.
     41 Transpose { x: Tid, out: Tid, perm: Vec<i32> }
-    /// A view of row-major `x` by element strides and offset.
+    /// A view of row-major `x` by element strides and offset, which are not checked.
     42 AsStrided { x: Tid, out: Tid, shape: Vec<IntOrVid>, strides: Vec<IntOrVid>, offset: u64 }
     /// `x` in row-major storage.
     43 Contiguous { x: Tid, out: Tid }
     /// Takes the slices of `slice_sizes` that start where `indices` (one tensor for each of `axes`) point; result
-    /// shape is index shape followed by `slice_sizes`.
+    /// shape is index shape followed by `slice_sizes`, none of them 0. Indices as in `Take`.
     44 Gather { x: Tid, indices: Vec<Tid>, out: Tid, axes: Vec<i32>, slice_sizes: Vec<i32> }
     /// `x[start:stop:step]` along `axis`, by NumPy's rules.
     45 Slice { x: Tid, out: Tid, axis: IntOrVid, start: IntOrVid, stop: IntOrVid, step: i32 = 1 }
@@ -225,14 +231,17 @@ instructions! {
     48 Full { out: Tid, shape: Vec<IntOrVid>, v: FloatOrVid, scalar_type: DType }
     /// A tensor with the shape of `x` filled with `v`, in the dtype of `x` unless `scalar_type` is given.
     49 FullLike { x: Tid, out: Tid, v: FloatOrVid, scalar_type: Option<DType> }
-    /// Index (u32) of the first largest element along `axis`.
+    /// Index (u32) of the first largest element along `axis`. NaN is passed over (on MLX's CPU backend unless it comes first); a tensor
+    /// without elements is an error.
     50 Argmax { x: Tid, out: Tid, axis: i32, keepdims: bool }
-    /// `dst` with `dst[start:stop:step]` along `axis` replaced by `update`; in place where `out` is `dst`.
+    /// `dst` with `dst[start:stop:step]` along `axis` replaced by `update`, which is broadcast; in place where `out` is `dst`. `dst` is no
+    /// constant. Where all of it is replaced, the result is the update and may share its memory.
     51 SliceUpdate {
         dst: Tid, update: Tid, out: Tid, axis: IntOrVid, start: IntOrVid, stop: IntOrVid, step: i32 = 1,
     }
     /// `dst` with the slices at `indices` (1-D, i64) along `axis` replaced by those of `update`; in place where
-    /// `out` is `dst`.
+    /// `out` is `dst`. `dst` is no constant; the update has as many slices as there are indices. The delegate reads the indices on the
+    /// host, one after the other from where they begin in memory: they must not be a view with strides.
     52 IndexCopy { dst: Tid, update: Tid, indices: Tid, out: Tid, axis: i32 }
     /// Packed weights `w` back to numbers, by groups of `group_size` with `scales` and `biases`; `mode` names the
     /// format (`"affine"`, `"nvfp4"`, `"mxfp8"`, …).
@@ -320,27 +329,27 @@ instructions! {
     92 LogAddExp { a: Tid, b: Tid, out: Tid }
     /// `a / b` rounded down; integers are divided in f32 and only corrected by sign, not rounded.
     93 FloorDivide { a: Tid, b: Tid, out: Tid }
-    /// `a` to the power `b`.
+    /// `a` to the power `b`. An integer to a negative power never ends on MLX's CPU backend and is 0 on Metal: no program may ask for one.
     94 Power { a: Tid, b: Tid, out: Tid }
-    /// `log(sum(exp(x)))` over `axes`.
+    /// `log(sum(exp(x)))` over `axes`: the last one alone in f32, others in the type itself. A tensor without elements is an error.
     95 LogSumExp { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Sum over `axes` (all without).
+    /// Sum over `axes` (all without). Halves are rounded at every step; integers of 8 and 16 bits, and booleans, become 32 bits wide.
     96 Sum { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Mean over `axes` (all without).
+    /// Mean over `axes` (all without): the sum, as `Sum` has it, times the reciprocal of the count in the type itself.
     97 Mean { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Variance over `axes` (all without); divides by the count less `ddof`.
+    /// Variance over `axes` (all without); divides by the count less `ddof`, at least 0. Halves are rounded at every step.
     98 Var { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool, ddof: i32 }
-    /// Standard deviation over `axes` (all without); divides by the count less `ddof`.
+    /// Standard deviation over `axes` (all without): the root of `Var`.
     99 Std { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool, ddof: i32 }
-    /// Product over `axes` (all without).
+    /// Product over `axes` (all without); types and rounding as in `Sum`.
     100 Prod { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
     /// Largest element over `axes` (all without).
     101 Max { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
     /// Smallest element over `axes` (all without).
     102 Min { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
-    /// Index (u32) of the first smallest element along `axis`.
+    /// Index (u32) of the first smallest element along `axis`. NaN and no elements as in `Argmax`.
     103 Argmin { x: Tid, out: Tid, axis: i32, keepdims: bool }
-    /// Median over `axes` (all without).
+    /// Median over `axes` (all without). NaN sorts last; from MLX 0.32.2 on it is the result.
     104 Median { x: Tid, out: Tid, axes: Option<Vec<i32>>, keepdims: bool }
     /// The value `a` modulo `b`, with the sign of `b`.
     105 ModInt { a: IntOrVid, b: IntOrVid, out: Vid }
@@ -364,7 +373,8 @@ instructions! {
     }
     /// `min(max(x, a_min), a_max)`; a bound that is absent does not apply.
     110 Clip { x: Tid, out: Tid, a_min: Option<Tid>, a_max: Option<Tid> }
-    /// Running sum along `axis`, from the end if `reverse`, without the element itself unless `inclusive`.
+    /// Running sum along `axis`, from the end if `reverse`, without the element itself unless `inclusive`; rounded to the type at every
+    /// step.
     111 Cumsum { x: Tid, out: Tid, axis: i32, reverse: bool, inclusive: bool = true }
     /// Joins along a new axis.
     112 Stack { tensors: Vec<Tid>, out: Tid, axis: i32 }
@@ -390,7 +400,7 @@ instructions! {
         x: Tid, w: Tid, scales: Tid, out: Tid, biases: Option<Tid>, group_size: i32, bits: i32, mode: String,
         transpose: bool = true,
     }
-    /// `x` with `updates` added at `indices` along `axis`.
+    /// `x` with `updates` added at `indices` along `axis`, each sum rounded to the type. Indices as in `Take`; the others write elsewhere.
     122 ScatterAdd { x: Tid, indices: Tid, updates: Tid, out: Tid, axis: i32 }
     /// Batched `a[lhs_indices] @ b[rhs_indices]`. `sorted_indices_flag`, when present, wins over `sorted_indices`;
     /// not zero promises sorted indices.
@@ -405,7 +415,7 @@ instructions! {
         sorted_indices_flag: Option<IntOrVid>,
     }
     /// For each step along `scan_axis`: puts the slices of `originals` into `sliced`, runs the body chain,
-    /// collects `outputs`; stacks these in the end. The body reads and writes the `carry` tensors.
+    /// collects `outputs`; stacks these in the end. The body reads and writes the `carry` tensors. There must be a step.
     125 Scan {
         originals: Vec<Tid>, sliced: Vec<Tid>, outputs: Vec<Tid>, carry: Vec<Tid>, body_chain_idx: i32,
         scan_axis: i32 = 1,
@@ -435,7 +445,8 @@ instructions! {
     /// Random unsigned integers of `width` bytes (1, 2, 4); reproducible from `seed`.
     133 RandomBits { out: Tid, shape: Vec<IntOrVid>, seed: Option<Vid>, width: i32 = 4 }
     /// Writes `k` and `v` at `position` into the cache of layer `layer_id` that the runtime holds, then attends
-    /// with `q` over the cache. `layer_id` and `scale` must be present when run.
+    /// with `q` over the cache. `layer_id` and `scale` must be present when run. The batch is of one sequence, keys and values are of one
+    /// width; the position is the first element of `position`, i32 or i64.
     134 UpdateAndAttend {
         q: Tid, k: Tid, v: Tid, position: Tid, out: Tid, layer_id: Option<i32>, scale: Option<f32>,
         out_dtype: Option<DType>,

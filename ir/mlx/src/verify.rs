@@ -17,7 +17,8 @@
 //!   at most 4 GiB.
 //! - **DType**: dtypes are those the delegate knows ([`Program::accepts`]).
 //! - **Operands**: lists that belong together have equal lengths, and the like (see `verify_instr.rs`).
-//! - **Write**: inputs are never written; constants only by the init chain and the chains it runs.
+//! - **Write**: inputs are never written; constants only by the init chain and the chains it runs. `SliceUpdate` and `IndexCopy` take
+//!   no constant as `dst`, wherever they write.
 //! - **Unwritten**: whatever an instruction reads was possibly written before: by an earlier instruction, by the caller,
 //!   at load. "Possibly" means that one branch of an `If` suffices, but the other branch does not see it. The same for
 //!   outputs when the main chain ends, and for what a `Scan` collects when its body ends.
@@ -512,6 +513,13 @@ impl<'v, 'p> Flow<'v, 'p> {
                 }
             }
             _ => {}
+        }
+        if let Instr::SliceUpdate { dst, .. } | Instr::IndexCopy { dst, .. } = instr
+            && matches!(self.program.space_of(*dst), Some((Space::Constant, _)))
+        {
+            let message =
+                format!("{} takes the constant {} as `dst`, which the delegate refuses", instr.name(), self.program.slot_name(*dst));
+            self.verifier.say(ProblemKind::Write, Some(place), message);
         }
         for slot in writes {
             if let SlotRef::Tensor(tensor) = slot {

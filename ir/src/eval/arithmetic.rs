@@ -145,9 +145,12 @@ pub(super) fn div_mode(c: &Call) -> Results {
     }
 }
 
-/// Integers have no quotient by zero.
+/// Integers have no quotient by zero, nor by what is zero in the type that is computed in.
 fn no_zero(b: &Tensor, compute: DType) -> Result<(), Error> {
-    if !compute.is_float() && b.to::<i64>().contains(&0) {
+    if compute.is_complex() {
+        return Err(bad("of complex numbers"));
+    }
+    if !compute.is_float() && b.cast(compute)?.to::<i64>().contains(&0) {
         return Err(bad("division of integers by zero"));
     }
     Ok(())

@@ -217,7 +217,7 @@ pub(super) fn attention(c: &Call) -> Results {
     };
     let together = |t: Tensor, like: &Tensor| {
         let mut shape = like.shape().to_vec();
-        shape.insert(row, times);
+        shape.insert(row.min(shape.len()), times);
         if times == 1 { t.cast(like.dtype()) } else { fold(&t.reshape(&shape)?, &[row], false, like.dtype(), add_up) }
     };
     let (k_all, v_all) = (repeated(&k)?, repeated(&v)?);
@@ -270,6 +270,7 @@ pub(super) fn embedding(c: &Call) -> Results {
     let (index, padding) = (c.tensor("indices")?.to::<i64>(), c.int("padding_idx")?);
     let width = g.shape().last().copied().unwrap_or(1);
     let often = |n: i64| if c.flag("scale_grad_by_freq") { index.iter().filter(|k| **k == n).count() as f64 } else { 1.0 };
+    crate::budget::work(index.len(), index.len())?;
     let shares: Vec<f64> = index.iter().map(|&n| 1.0 / often(n)).collect();
     let each = g.to::<f64>().into_iter().enumerate().map(|(i, v)| v * shares.get(i / width.max(1)).copied().unwrap_or(0.0));
     let scaled = Tensor::of(DType::Float64, g.shape(), each)?;

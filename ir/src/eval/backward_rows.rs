@@ -37,6 +37,7 @@ pub(super) fn cdist(c: &Call) -> Results {
 pub(super) fn pdist(c: &Call) -> Results {
     let (g, t, p) = (c.first()?.to::<f64>(), c.tensor("self")?, c.float("p")?);
     let &[n, width] = t.shape() else { return Err(bad("needs a matrix")) };
+    crate::budget::work(super::tensor::count(&[n, n])?, width)?;
     let (x, norms) = (t.to::<f64>(), c.tensor("pdist")?.to::<f64>());
     let at = |of: &[f64], i: usize| of.get(i).copied().unwrap_or(0.0);
     let mut out = vec![0.0; t.numel()];
@@ -95,9 +96,11 @@ pub(super) fn embedding_bag(c: &Call) -> Results {
     let above = g.to::<f64>();
     if mode == 2 {
         let largest = c.tensor("maximum_indices")?.to::<i64>();
-        let place = |i: usize| largest.get(i).and_then(|n| usize::try_from(*n).ok()).map(|n| n * width + i % width.max(1));
+        let place = |i: usize| largest.get(i).and_then(|n| usize::try_from(*n).ok()?.checked_mul(width)).map(|n| n + i % width.max(1));
         return one(added(&g, &[rows, width], place)?);
     }
+    super::tensor::count(&[index.len(), width])?;
+    crate::budget::work(index.len().saturating_mul(index.len()), offsets.len())?;
     let each = index.iter().enumerate().flat_map(|(place, &n)| {
         let b = bag(place);
         let share = weights.as_ref().and_then(|w| w.get(place)).copied().unwrap_or(1.0) / often(n) / if mode == 1 { size(b) } else { 1.0 };

@@ -2,11 +2,11 @@
 
 use super::backward::added;
 use super::call::{Call, Results, one};
-use super::order::lines;
-use super::resample::{Fill, Method, factors, pad_with, sources, step};
+use super::order::{line_count, lines};
+use super::resample::{Fill, Method, covered, factors, pad_with, sources, step};
 use super::tensor::{Tensor, count};
 use super::windows::{Seen, Window, parts, pooling};
-use super::{Error, Value, bad};
+use super::{Error, Value, bad, budget};
 use crate::DType;
 
 /// To input, weight and bias. Of the two images that a convolution relates, the windows lie over the larger one, the input or, of a
@@ -23,6 +23,7 @@ pub(super) fn convolution(c: &Call) -> Results {
     }
     let seen = window.seen(sizes, places)?;
     let (area, pixels, taps) = (count(places)?, count(sizes)?, count(&window.kernel)?);
+    budget::work((batch * down).saturating_mul(across / groups), seen.len().saturating_mul(taps))?;
     let (s, l, w) = (small.to::<f64>(), large.to::<f64>(), weight.to::<f64>());
     let at = |of: &[f64], i: usize| of.get(i).copied().unwrap_or(0.0);
     let (mut to_input, mut to_weight) = (vec![0.0; x.numel()], vec![0.0; w.len()]);
@@ -115,6 +116,8 @@ pub(super) fn upsample(c: &Call, n: usize, method: Method) -> Results {
             return Err(bad("an image without extent"));
         }
         let scale = step(have, size, factors.get(i).copied().flatten(), aligned);
+        count(&[line_count(&out, first + i), have])?;
+        covered(size, have, method)?;
         let weights: Vec<_> = (0..size).map(|k| sources(k, have, scale, aligned, method)).collect();
         out = lines(&out, first + i, DType::Float64, |line: &[f64]| {
             let mut sums = vec![0.0; have];

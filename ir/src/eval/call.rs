@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::element::Complex;
-use super::tensor::Tensor;
+use super::tensor::{MOST_ELEMENTS, Tensor};
 use super::{Error, Session, Value, bad};
 use crate::DType;
 use crate::graph::Graph;
@@ -200,9 +200,18 @@ pub(super) fn wrap(axis: i64, rank: usize) -> Result<usize, Error> {
     fits.ok_or_else(|| bad(format!("dimension {axis} of a tensor of rank {rank}")))
 }
 
+/// A size as such. None is so large that a product of two overflows.
+fn size(n: i64) -> Result<usize, Error> {
+    match usize::try_from(n) {
+        Ok(n) if n <= MOST_ELEMENTS => Ok(n),
+        Ok(n) => Err(bad(format!("a size of {n}"))),
+        Err(_) => Err(bad(format!("a negative size, {n}"))),
+    }
+}
+
 /// Sizes as such.
 pub(super) fn sizes(of: &[i64]) -> Result<Vec<usize>, Error> {
-    of.iter().map(|&n| usize::try_from(n).map_err(|_| bad(format!("negative size in {of:?}")))).collect()
+    of.iter().map(|&n| size(n)).collect()
 }
 
 /// A call.
@@ -346,7 +355,7 @@ impl<'a, 'g> Call<'a, 'g> {
 
     /// The size.
     pub(super) fn size(&self, name: &str) -> Result<usize, Error> {
-        usize::try_from(self.int(name)?).map_err(|_| self.wrong(name, "no negative number"))
+        size(self.int(name)?).map_err(|e| e.within(format!("`{name}`")))
     }
 
     /// The integers; a single one counts as a list.

@@ -53,7 +53,7 @@ pub(super) fn arange(c: &Call) -> Results {
     let (start, end, step) = (number("start", 0)?, c.number("end")?, number("step", 1)?);
     let floats = [start, end, step].iter().any(|n| matches!(n, Number::Float(_)));
     let d = c.dtype("dtype").unwrap_or(if floats { DType::Float32 } else { DType::Int64 });
-    if step.float() == 0.0 || (end.float() - start.float()) * step.float() < 0.0 {
+    if step.float() == 0.0 || (!floats && step.int() == 0) || (end.float() - start.float()) * step.float() < 0.0 {
         return Err(bad(format!("from {} to {} in steps of {}", start.float(), end.float(), step.float())));
     }
     let n = if floats {

@@ -5,7 +5,7 @@ use super::element::round;
 use super::joins::cat_of;
 use super::matrix::{Attention, attend, matmul_of};
 use super::tensor::Tensor;
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 
 /// Writes new positions of the axis into a cache; with a ring those beyond its end go to its start.
@@ -263,6 +263,7 @@ fn delta_rule(q: &Tensor, k: &Tensor, v: &Tensor, decay: &Tensor, beta: &Tensor,
     }
     let d = super::call::promoted(&[state.clone().into(), v.clone().into()])?;
     let r = |x: f64| round(d, x);
+    budget::work(batch.saturating_mul(*steps).saturating_mul(*heads), width.saturating_mul(*key_width))?;
     let (q, k, v, g, b) = (q.to::<f64>(), k.to::<f64>(), v.to::<f64>(), decay.to::<f64>(), beta.to::<f64>());
     let mut s = state.to::<f64>();
     let mut out = vec![0.0; v.len()];
@@ -310,7 +311,7 @@ pub(super) fn llama_delta_rule(c: &Call) -> Results {
     // Each head as often as there are heads of queries to it.
     let spread = |t: Tensor, axis: usize| {
         let mut shape = t.shape().to_vec();
-        shape.insert(axis + 1, each);
+        shape.insert((axis + 1).min(shape.len()), each);
         let wide = t.unsqueeze(axis + 1)?.expand(&shape)?;
         wide.merge(axis, axis + 2)
     };
@@ -373,6 +374,7 @@ pub(super) fn hadamard(c: &Call) -> Results {
     if !n.is_power_of_two() {
         return Err(bad(format!("lines of {n}")));
     }
+    budget::work(t.numel(), n)?;
     let by = 1.0 / (n as f64).sqrt();
     one(super::order::lines(&t, t.nth_last(1)?, t.dtype(), |x: &[f64]| {
         let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };

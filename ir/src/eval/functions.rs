@@ -259,6 +259,11 @@ pub(super) fn copysign(a: f64, b: f64) -> f64 {
     a.copysign(b)
 }
 
+/// `x` brought between two bounds, whatever they are: where they cross the upper one wins, and what is not a number bounds nothing.
+pub(super) fn clamp(x: f64, low: f64, high: f64) -> f64 {
+    if x.is_nan() { x } else { x.max(low).min(high) }
+}
+
 pub(super) fn gcd(a: i64, b: i64) -> i64 {
     let (mut a, mut b) = (a.unsigned_abs(), b.unsigned_abs());
     while b != 0 {

@@ -7,9 +7,13 @@ use super::joins::stack_of;
 use super::tensor::Tensor;
 use super::{Error, Value, bad};
 use crate::DType;
+use crate::graph::{Arg, Graph};
 
 /// Most rounds of a loop, so that a damaged program ends.
 const MOST_ROUNDS: usize = 1 << 20;
+
+/// What a round counts as, in elements.
+const ROUND: usize = 64;
 
 fn values(args: &[Argument]) -> Result<Vec<Value>, Error> {
     let value = |a: &Argument| match a {
@@ -57,6 +61,7 @@ pub(super) fn while_loop(c: &Call) -> Results {
     let (mut carried, extra) = (operands(c, "carried")?, operands(c, "additional")?);
     let with = |carried: &[Value]| [carried, &extra].concat();
     for _ in 0..MOST_ROUNDS {
+        crate::budget::spend(ROUND)?;
         if !truth(c.session.run(condition, with(&carried))?.first())? {
             return Ok(carried);
         }
@@ -85,9 +90,21 @@ fn at(xs: &[Tensor], i: usize) -> Result<Vec<Value>, Error> {
     xs.iter().map(|x| x.select(0, i).map(Value::Tensor)).collect()
 }
 
-/// The results of all rounds, each stacked along a new first dimension.
-fn stacked(rounds: Vec<Vec<Value>>) -> Results {
-    let Some(n) = rounds.first().map(Vec::len) else { return Err(bad("no rounds")) };
+/// What a result of a body is, stacked over no rounds.
+fn no_rounds(body: &Graph, result: &Arg) -> Result<Tensor, Error> {
+    let t = result.as_value().and_then(|v| body.tensor(v)).ok_or_else(|| bad("a result that is no tensor"))?;
+    let size = |d: &crate::sym::Dim| d.as_int().and_then(|n| usize::try_from(n).ok());
+    let sizes: Option<Vec<usize>> = t.shape.iter().map(size).collect();
+    let sizes = sizes.ok_or_else(|| bad("no rounds, of results whose sizes only a round tells"))?;
+    Tensor::new(t.dtype, &[&[0], &sizes[..]].concat(), Vec::new())
+}
+
+/// The results of all rounds, each stacked along a new first dimension; without rounds, nothing of the types that the body says.
+fn stacked(body: &Graph, skip: usize, rounds: Vec<Vec<Value>>) -> Results {
+    let Some(n) = rounds.first().map(Vec::len) else {
+        let results = body.outputs().iter().skip(skip);
+        return results.map(|a| no_rounds(body, a).map(Value::Tensor)).collect();
+    };
     let mut columns: Vec<Vec<Value>> = vec![Vec::new(); n];
     for round in rounds {
         for (column, value) in columns.iter_mut().zip(round) {
@@ -108,14 +125,15 @@ pub(super) fn scan(c: &Call) -> Results {
         // A carry may be handed on as it is: what is kept must not change with it.
         rounds.push(rest.into_iter().map(|v| v.copied()).collect::<Result<Vec<_>, _>>()?);
     }
-    carried.extend(stacked(rounds)?);
+    carried.extend(stacked(body, carried.len(), rounds)?);
     Ok(carried)
 }
 
 pub(super) fn map(c: &Call) -> Results {
     let body = c.graph("body_graph")?;
     let (xs, extra) = (tensors(operands(c, "xs")?)?, operands(c, "additional")?);
-    stacked((0..length(&xs)?).map(|i| c.session.run(body, [at(&xs, i)?, extra.clone()].concat())).collect::<Result<_, _>>()?)
+    let rounds = (0..length(&xs)?).map(|i| c.session.run(body, [at(&xs, i)?, extra.clone()].concat())).collect::<Result<_, _>>()?;
+    stacked(body, 0, rounds)
 }
 
 /// The running combination of all elements so far, in order.
@@ -130,7 +148,7 @@ pub(super) fn associative_scan(c: &Call) -> Results {
             Some(before) => c.session.run(body, [&before[..], &here, &extra].concat())?,
         });
     }
-    stacked(rounds)
+    stacked(body, 0, rounds)
 }
 
 /// A body that is run as it is.

@@ -448,6 +448,7 @@ pub(super) fn embedding_bag(c: &Call) -> Results {
     let last = if c.flag("include_last_offset") { starts.pop() } else { None }.unwrap_or(indices.len() as i64);
     let weights = c.maybe_tensor("per_sample_weights")?.map(|w| w.to::<f64>());
     let (padding, mode, width) = (c.int_or("padding_idx", -1)?, c.int("mode")?, table.size(1));
+    count(&[starts.len(), width])?;
     let rows = table.to::<f64>();
     let (mut out, mut bag_of, mut sizes) = (Vec::new(), vec![0i64; indices.len()], Vec::new());
     for (bag, &start) in starts.iter().enumerate() {
@@ -497,7 +498,7 @@ pub(super) fn max_unpool(c: &Call, dims: usize) -> Results {
     let (t, index) = (c.first()?, c.tensor("indices")?);
     let lead = t.rank().checked_sub(dims).ok_or_else(|| bad("too few dimensions"))?;
     let outer: usize = t.shape().iter().take(lead).product();
-    let inner: usize = c.sizes("output_size")?.iter().product();
+    let inner = count(&c.sizes("output_size")?)?;
     let shape = [t.shape().get(..lead).unwrap_or(&[]), &c.sizes("output_size")?].concat();
     let flat = Tensor::full(t.dtype(), &[outer, inner], 0i64)?;
     let windows = t.numel().checked_div(outer).unwrap_or(0);

@@ -98,14 +98,18 @@ pub(super) fn combinations(c: &Call) -> Results {
     let n = t.numel() as i64;
     let mut rows: Vec<Vec<i64>> = vec![Vec::new()];
     for _ in 0..r {
+        if rows.is_empty() {
+            break;
+        }
+        // As many as there can be after this round, and what they hold.
+        count(&[rows.len(), t.numel(), r])?;
         let next = |row: Vec<i64>| {
             let from = row.last().map_or(0, |k| k + i64::from(!again));
             (from..n).map(move |k| row.iter().copied().chain([k]).collect::<Vec<_>>())
         };
         rows = rows.into_iter().flat_map(next).collect();
-        super::tensor::count(&[rows.len(), r])?;
     }
-    let count = rows.len();
-    let at = Tensor::of(crate::DType::Int64, &[count * r], rows.into_iter().flatten())?;
-    one(super::indexing::take(&t, 0, &at)?.reshape(&[count, r])?)
+    let all = rows.len();
+    let at = Tensor::of(crate::DType::Int64, &[count(&[all, r])?], rows.into_iter().flatten())?;
+    one(super::indexing::take(&t, 0, &at)?.reshape(&[all, r])?)
 }

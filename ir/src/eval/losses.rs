@@ -33,7 +33,7 @@ fn operands(c: &Call, names: &[&str]) -> Result<Operands<f64>, Error> {
     let shape = broadcast(&shapes)?;
     let given: Vec<_> = tensors.iter().flatten().map(|t| t.clone().into()).collect();
     let dtype = to_float(promoted(&given)?);
-    let n = shape.iter().product();
+    let n = super::tensor::count(&shape)?;
     let list = |t: &Option<Tensor>| match t {
         Some(t) => Ok(t.expand(&shape)?.to::<f64>()),
         None => Ok(vec![1.0; n]),

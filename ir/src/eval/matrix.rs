@@ -6,7 +6,7 @@ use super::norm::softmax_of;
 use super::pointwise::{broadcast, map, zip};
 use super::reduce::fold;
 use super::tensor::Tensor;
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 
 /// `[rows, inner] × [inner, columns]` for each pair of matrices.
@@ -42,6 +42,7 @@ pub(super) fn wide_product(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
     let (wide_a, wide_b) = (a.expand(&[&batch[..], &[*rows, *inner]].concat())?, b.expand(&[&batch[..], &[*inner, *columns]].concat())?);
     let shape = [&batch[..], &[*rows, *columns]].concat();
     let sizes = [*rows, *inner, *columns];
+    budget::work(super::tensor::count(&shape)?, *inner)?;
     match a.dtype() {
         d if d.is_complex() => {
             let add = |s: [f64; 2], x, y| {
@@ -309,6 +310,7 @@ pub(super) fn cdist(c: &Call) -> Results {
 pub(super) fn pdist(c: &Call) -> Results {
     let (t, p) = (c.first()?, c.float("p")?);
     let &[n, width] = t.shape() else { return Err(bad("needs a matrix")) };
+    budget::work(super::tensor::count(&[n, n])?, width)?;
     let values = t.to::<f64>();
     let row = |i: usize| values.get(i * width..(i + 1) * width).unwrap_or(&[]);
     let apart = |i: usize, j: usize| row(i).iter().zip(row(j)).map(|(a, b)| a - b).collect::<Vec<_>>();
@@ -335,7 +337,7 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Res
     let heads = |t: &Tensor| t.rank().checked_sub(3).map_or(1, |a| t.size(a));
     let grouped = |t: &Tensor| -> Result<Tensor, Error> {
         let (have, need) = (heads(t), heads(q));
-        if have == need || have == 1 || need % have != 0 {
+        if have == need || have <= 1 || need % have != 0 {
             return Ok(t.clone());
         }
         let index = (0..need).map(|i| (i / (need / have)) as i64);
@@ -430,6 +432,7 @@ pub(super) fn matrix_power(c: &Call) -> Results {
     if !(1..=1 << 20).contains(&n) {
         return Err(Error::new(crate::error::ErrorKind::Unsupported, "powers below 1"));
     }
+    budget::work(n as usize, 256)?;
     one((1..n).try_fold(t.clone(), |p, _| matmul_of(&p, &t))?)
 }
 
@@ -440,6 +443,7 @@ pub(super) fn vander(c: &Call) -> Results {
     let falls = c.schema.name == "vander" && !c.flag("increasing");
     let power = |k: usize| if falls { n - 1 - k } else { k };
     let shape: Vec<usize> = t.shape().iter().copied().chain([n]).collect();
+    super::tensor::count(&shape)?;
     let each = |x: f64| (0..n).map(move |k| x.powi(power(k) as i32));
     one(Tensor::of(t.dtype(), &shape, t.to::<f64>().into_iter().flat_map(each))?)
 }

@@ -46,6 +46,7 @@ mod arithmetic;
 mod backward;
 mod backward_rows;
 mod backward_windows;
+mod boxes;
 mod calculus;
 mod call;
 mod create;
@@ -53,6 +54,8 @@ mod custom;
 mod element;
 mod functions;
 mod higher;
+#[cfg(test)]
+mod hostile;
 mod indexing;
 mod joins;
 mod losses;
@@ -80,9 +83,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::DType;
+use crate::budget;
 use crate::error::{Error, ErrorKind};
 
-pub use run::{Evaluator, call};
+pub use run::{Evaluator, call, call_within};
 pub use table::knows;
 pub use tensor::Tensor;
 

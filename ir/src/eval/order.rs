@@ -7,9 +7,14 @@ use super::element::{Element, round};
 use super::functions::logaddexp;
 use super::reduce::groups;
 use super::tensor::Tensor;
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 use crate::infer::promote::to_sum;
+
+/// How many lines a tensor has along an axis, also where they are empty.
+pub(super) fn line_count(t: &Tensor, axis: usize) -> usize {
+    t.shape().iter().enumerate().filter(|(a, _)| *a != axis).fold(1, |n, (_, d)| n.saturating_mul(*d))
+}
 
 /// Applies `f` to every line of a tensor along an axis; the lines it gives replace them and may have another length.
 pub(super) fn lines<T: Element, R: Element>(t: &Tensor, axis: usize, dtype: DType, f: impl Fn(&[T]) -> Vec<R>) -> Result<Tensor, Error> {
@@ -180,6 +185,9 @@ pub(super) fn diff(c: &Call) -> Results {
     let parts = [c.maybe_tensor("prepend")?, Some(t), c.maybe_tensor("append")?];
     let mut t = super::joins::cat_of(&parts.into_iter().flatten().collect::<Vec<_>>(), axis)?;
     for _ in 0..c.size("n")? {
+        if t.size(axis) == 0 {
+            break;
+        }
         let n = t.size(axis).saturating_sub(1);
         let (after, before) = (t.slice(axis, t.size(axis) - n, n, 1)?, t.slice(axis, 0, n, 1)?);
         let d = t.dtype();
@@ -226,6 +234,7 @@ pub(super) fn searchsorted(c: &Call) -> Results {
 pub(super) fn isin(c: &Call) -> Results {
     let [elements, tests] = c.operands()?;
     let (elements, tests) = (elements.tensor()?, tests.tensor()?.to::<f64>());
+    budget::work(elements.numel(), tests.len())?;
     let invert = c.flag("invert");
     one(super::pointwise::map(&elements, DType::Bool, |x: f64| tests.contains(&x) != invert)?)
 }
@@ -260,7 +269,7 @@ pub(super) fn histc(c: &Call) -> Results {
         (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
         (low, high) = if low < high { (low, high) } else { (low - 1.0, low + 1.0) };
     }
-    super::tensor::count(&[bins])?;
+    budget::work(super::tensor::count(&[bins])?, values.len())?;
     let edge = |i: usize| round(t.dtype(), low + (high - low) * i as f64 / bins as f64);
     let within = |i: usize| move |x: &&f64| edge(i) <= **x && (**x < edge(i + 1) || i + 1 == bins && **x <= high);
     let counts = (0..bins).map(|i| values.iter().filter(within(i)).count() as f64);
@@ -270,18 +279,85 @@ pub(super) fn histc(c: &Call) -> Results {
 /// Values that occur, sorted, with their positions and counts.
 pub(super) fn unique(c: &Call) -> Results {
     let t = c.first()?;
-    let values = t.to::<f64>();
-    let mut found: Vec<f64> = values.clone();
-    found.sort_by(float_order);
-    found.dedup();
-    let at = |x: &f64| found.iter().position(|f| f == x).unwrap_or(0) as i64;
-    let inverse: Vec<i64> = values.iter().map(at).collect();
-    let counts: Vec<i64> = (0..found.len() as i64).map(|i| inverse.iter().filter(|j| **j == i).count() as i64).collect();
-    many([
-        Tensor::of(t.dtype(), &[found.len()], found.iter().copied())?,
-        Tensor::of(DType::Int64, t.shape(), inverse)?,
-        Tensor::of(DType::Int64, &[counts.len()], counts)?,
-    ])
+    let rows: Vec<[f64; 1]> = t.to::<f64>().into_iter().map(|x| [x]).collect();
+    let groups = Groups::new(&rows, true);
+    let values = Tensor::of(t.dtype(), &[groups.first.len()], groups.first.iter().filter_map(|&i| rows.get(i)).map(|r| r[0]))?;
+    groups.results(values, t.shape())
+}
+
+/// As [`unique`], without counts.
+pub(super) fn unique_pair(c: &Call) -> Results {
+    let mut results = unique(c)?;
+    results.truncate(2);
+    Ok(results)
+}
+
+/// Slices of a dimension that occur, sorted; only what stands side by side is one where they are not sorted.
+pub(super) fn unique_slices(c: &Call) -> Results {
+    slices(c, true)
+}
+
+/// Runs of equal slices of a dimension, or of equal elements.
+pub(super) fn unique_runs(c: &Call) -> Results {
+    slices(c, false)
+}
+
+fn slices(c: &Call, sort: bool) -> Results {
+    let given = c.first()?;
+    let whole = !c.given("dim");
+    let t = if whole { given.reshape(&[given.numel()])? } else { given.clone() };
+    let axis = if whole { 0 } else { c.axis("dim", t.rank())? };
+    let front = t.transpose(0, axis)?;
+    let n = front.size(0);
+    let width = front.numel() / n.max(1);
+    let all = front.to::<f64>();
+    let rows: Vec<&[f64]> = (0..n).map(|i| all.get(i * width..(i + 1) * width).unwrap_or(&[])).collect();
+    let groups = Groups::new(&rows, sort);
+    let mut shape = front.shape().to_vec();
+    if let Some(d) = shape.first_mut() {
+        *d = groups.first.len();
+    }
+    let picked = groups.first.iter().filter_map(|&i| rows.get(i)).flat_map(|r| r.iter().copied());
+    let values = Tensor::of(t.dtype(), &shape, picked)?.transpose(0, axis)?.copy()?;
+    groups.results(values, if whole { given.shape() } else { std::slice::from_ref(&n) })
+}
+
+/// Equal rows: the first of each kind, which kind each row is of, and how many there are of each.
+struct Groups {
+    first: Vec<usize>,
+    inverse: Vec<i64>,
+    counts: Vec<i64>,
+}
+
+impl Groups {
+    fn new(rows: &[impl AsRef<[f64]>], sort: bool) -> Self {
+        let row = |i: usize| rows.get(i).map_or(&[][..], AsRef::as_ref);
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        if sort {
+            let by = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| float_order(x, y)).find(|o| o.is_ne());
+            order.sort_by(|a, b| by(row(*a), row(*b)).unwrap_or(std::cmp::Ordering::Equal));
+        }
+        let mut groups = Groups { first: Vec::new(), inverse: vec![0; rows.len()], counts: Vec::new() };
+        for i in order {
+            match (groups.first.last(), groups.counts.last_mut()) {
+                // Not a number is equal to none.
+                (Some(&f), Some(count)) if row(f) == row(i) => *count += 1,
+                _ => {
+                    groups.first.push(i);
+                    groups.counts.push(1);
+                }
+            }
+            if let Some(slot) = groups.inverse.get_mut(i) {
+                *slot = groups.first.len() as i64 - 1;
+            }
+        }
+        groups
+    }
+
+    fn results(self, values: Tensor, shape: &[usize]) -> Results {
+        let counts = Tensor::of(DType::Int64, &[self.counts.len()], self.counts)?;
+        many([values, Tensor::of(DType::Int64, shape, self.inverse)?, counts])
+    }
 }
 
 /// The smallest of the most frequent, and its last position.
@@ -289,6 +365,7 @@ pub(super) fn mode(c: &Call) -> Results {
     let t = c.first()?;
     let axis = c.axis("dim", t.rank())?;
     let g = super::reduce::groups::<f64>(&t, if t.rank() == 0 { &[] } else { std::slice::from_ref(&axis) }, c.flag("keepdim"))?;
+    budget::work(t.numel(), g.lists.first().map_or(0, Vec::len))?;
     let often = |x: &[f64], v: f64| x.iter().filter(|y| **y == v).count();
     let best = |x: &Vec<f64>| {
         let most = x.iter().map(|v| often(x, *v)).max().unwrap_or(0);

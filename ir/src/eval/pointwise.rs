@@ -413,6 +413,9 @@ pub(super) fn loss(c: &Call, f: fn(f64, f64, f64) -> f64, parameter: &str) -> Re
 pub(super) fn fake_quantize(c: &Call, channels: bool) -> Results {
     let t = c.first()?;
     let (low, high) = (c.float("quant_min")?, c.float("quant_max")?);
+    if low > high {
+        return Err(bad(format!("codes from {low} to {high}")));
+    }
     let (scale, zero) = if channels {
         let axis = c.axis("axis", t.rank())?;
         let along = |t: Tensor, rank: usize| (0..rank).filter(|a| *a != axis).try_fold(t, |t, a| t.unsqueeze(a));
@@ -422,7 +425,7 @@ pub(super) fn fake_quantize(c: &Call, channels: bool) -> Results {
     };
     let step = |x: f64, scale: f64, zero: f64| {
         let inverse = f64::from(1.0 / scale as f32);
-        let code = (f64::from((x * inverse) as f32).round_ties_even() + zero).clamp(low, high);
+        let code = functions::clamp(f64::from((x * inverse) as f32).round_ties_even() + zero, low, high);
         (code - zero) * scale
     };
     one(zip3(DType::Float64, [&t, &scale, &zero], step)?.cast(t.dtype())?)

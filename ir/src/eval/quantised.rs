@@ -2,7 +2,7 @@
 
 use super::call::{Call, Results, many, one};
 use super::element::{Element, round};
-use super::functions::{largest, maximum, minimum, tiny};
+use super::functions::{clamp, largest, maximum, minimum, tiny};
 use super::tensor::{Tensor, count, row_major};
 use super::{Error, bad};
 use crate::DType;
@@ -74,7 +74,9 @@ fn bounds(c: &Call, d: DType) -> Result<[f64; 2], Error> {
     let bits = d.size() as i32 * 8;
     let signed = matches!(d, DType::Int8 | DType::Int16 | DType::Int32 | DType::Int64);
     let (low, high) = if signed { (-(2f64.powi(bits - 1)), 2f64.powi(bits - 1) - 1.0) } else { (0.0, 2f64.powi(bits) - 1.0) };
-    Ok([c.float_or("quant_min", low)?, c.float_or("quant_max", high)?])
+    let bounds = [c.float_or("quant_min", low)?, c.float_or("quant_max", high)?];
+    ordered(bounds)?;
+    Ok(bounds)
 }
 
 pub(super) fn dequantize_affine(c: &Call) -> Results {
@@ -114,7 +116,7 @@ pub(super) fn choose_affine(c: &Call) -> Results {
         "SYMMETRIC_NO_CLIPPING_ERR" => (r(mn / low).max(r(mx / high)).max(eps), ((high + low + 1.0) / 2.0).trunc()),
         _ => {
             let s = r(r(mx - mn) / (high - low)).max(eps);
-            (s, (low - r(mn / s).round_ties_even()).clamp(low, high))
+            (s, clamp(low - r(mn / s).round_ties_even(), low, high))
         }
     };
     let all: Vec<(f64, f64)> = extremes.iter().map(choose).collect();
@@ -150,7 +152,7 @@ pub(super) fn quantize_float8(c: &Call) -> Results {
     let (block_of, scale) = float8_blocks(&t, &c.tensor("scale")?)?;
     let d = c.dtype("float8_dtype").unwrap_or(DType::Float8E4M3);
     let most = largest(d);
-    let value = |(x, b): (f64, usize)| (round(DType::Float32, x / scale.get(b).copied().unwrap_or(f64::NAN))).clamp(-most, most);
+    let value = |(x, b): (f64, usize)| clamp(round(DType::Float32, x / scale.get(b).copied().unwrap_or(f64::NAN)), -most, most);
     one(Tensor::of(d, t.shape(), t.to::<f64>().into_iter().zip(block_of).map(value))?)
 }
 
@@ -321,7 +323,12 @@ fn affine(low: f64, high: f64, [qmin, qmax]: [f64; 2], eps: f64) -> (f64, f64) {
     let f32 = |x: f64| round(DType::Float32, x);
     let (low, high) = (minimum(low, 0.0), maximum(high, 0.0));
     let s = f32(f32(high - low) / (qmax - qmin)).max(eps);
-    (s, (qmin - f32(low / s).round_ties_even()).clamp(qmin, qmax))
+    (s, clamp(qmin - f32(low / s).round_ties_even(), qmin, qmax))
+}
+
+/// Codes lie between a least and a greatest one.
+fn ordered([low, high]: [f64; 2]) -> Result<(), Error> {
+    if low < high { Ok(()) } else { Err(bad(format!("codes from {low} to {high}"))) }
 }
 
 fn extremes(x: &[f64]) -> (f64, f64) {
@@ -332,6 +339,7 @@ fn extremes(x: &[f64]) -> (f64, f64) {
 pub(super) fn choose(c: &Call, symmetric: bool) -> Results {
     let (low, high) = extremes(&c.first()?.to::<f64>());
     let (bounds, eps) = ([c.float("quant_min")?, c.float("quant_max")?], c.float("eps")?);
+    ordered(bounds)?;
     let (s, z) = if symmetric {
         let unsigned = c.dtype("dtype") == Some(DType::UInt8);
         let s = round(DType::Float32, (-low.min(0.0)).max(high.max(0.0)) / ((bounds[1] - bounds[0]) / 2.0)).max(eps);

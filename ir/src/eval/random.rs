@@ -147,6 +147,7 @@ pub(super) fn multinomial(c: &Call) -> Results {
     if n == 0 || (!again && n > width) {
         return Err(bad(format!("{n} of {width} places")));
     }
+    crate::budget::work(count(&[rows, n])?, width)?;
     let mut places: Vec<i64> = Vec::new();
     for row in t.to::<f64>().chunks(width.max(1)).take(rows) {
         let mut weights = row.to_vec();

@@ -2,9 +2,10 @@
 
 use super::call::{Call, Results, one};
 use super::element::round;
+use super::functions::clamp;
 use super::order::lines;
 use super::tensor::Tensor;
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 
 /// What stands outside.
@@ -110,7 +111,7 @@ fn cubic(x: f64, a: f64) -> f64 {
 /// Which elements make result number `i` of a dimension, with their weights.
 pub(super) fn sources(i: usize, n: usize, scale: f64, aligned: bool, method: Method) -> Vec<(usize, f64)> {
     let last = n.saturating_sub(1);
-    let clamp = |at: f64| at.clamp(0.0, last as f64) as usize;
+    let clamp = |at: f64| clamp(at, 0.0, last as f64) as usize;
     let i = i as f64;
     // torch computes positions in `f32`.
     let f32 = |x: f64| round(DType::Float32, x);
@@ -150,6 +151,12 @@ pub(super) fn step(have: usize, size: usize, factor: Option<f64>, aligned: bool)
     }
 }
 
+/// Counts the sources of so many results; smooth ones may be all elements.
+pub(super) fn covered(size: usize, have: usize, method: Method) -> Result<(), Error> {
+    let smooth = matches!(method, Method::LinearSmooth | Method::CubicSmooth);
+    budget::spend(size.saturating_mul(if smooth { have } else { 4 }))
+}
+
 /// The factors of the last `n` dimensions, where they are given.
 pub(super) fn factors(c: &Call, n: usize) -> Result<Vec<Option<f64>>, Error> {
     Ok(match c.maybe_floats("scale_factors")? {
@@ -185,6 +192,7 @@ pub(super) fn upsample(c: &Call, n: usize, method: Method) -> Results {
             _ if small && !aligned && method == Method::Nearest && (size == have || size == 2 * have) => have as f64 / size as f64,
             factor => step(have, size, factor, aligned),
         };
+        covered(size, have, method)?;
         let weights: Vec<_> = (0..size).map(|k| sources(k, have, scale, aligned, method)).collect();
         out = lines(&out, first + i, DType::Float64, |line: &[f64]| {
             let value = |w: &Vec<(usize, f64)>| match w.as_slice() {
@@ -221,7 +229,7 @@ pub(super) fn pixel_unshuffle(c: &Call) -> Results {
     let k = outer.len();
     let split = t.reshape(&[outer, &[*channels, h / r, r, w / r, r]].concat())?;
     let order: Vec<usize> = (0..k).chain([k, k + 2, k + 4, k + 1, k + 3]).collect();
-    one(split.permute(&order)?.reshape(&[outer, &[channels * r * r, h / r, w / r]].concat())?.copy()?)
+    one(split.permute(&order)?.reshape(&[outer, &[channels.saturating_mul(r * r), h / r, w / r]].concat())?.copy()?)
 }
 
 pub(super) fn channel_shuffle(c: &Call) -> Results {
@@ -239,7 +247,7 @@ fn pixel(x: f64, n: usize, aligned: bool, padding: i64) -> f64 {
     let last = n as f64 - 1.0;
     let at = unnormalised(x, n, aligned);
     match padding {
-        1 => at.clamp(0.0, last),
+        1 => clamp(at, 0.0, last),
         2 => reflected(at, n, aligned),
         _ => at,
     }
@@ -257,7 +265,7 @@ fn reflected(at: f64, n: usize, aligned: bool) -> f64 {
     let d = (at - low).abs();
     let rest = d % span;
     let at = if (d / span).floor() % 2.0 == 0.0 { rest + low } else { span - rest + low };
-    at.clamp(0.0, n as f64 - 1.0)
+    clamp(at, 0.0, n as f64 - 1.0)
 }
 
 /// `grid_sampler`: linear (0), nearest (1), bicubic (2, images only); outside zeros (0), the border (1), reflection (2). The grid names
@@ -269,6 +277,10 @@ pub(super) fn grid_sample(c: &Call) -> Results {
     if *k != sizes.len() || places.len() != sizes.len() || (mode == 2 && sizes.len() != 2) {
         return Err(bad("a grid of another number of dimensions"));
     }
+    if sizes.len() > 3 || sizes.contains(&0) {
+        return Err(bad(format!("an image of sizes {sizes:?}")));
+    }
+    super::tensor::count(&[&[*batch, *channels], places].concat())?;
     let (values, at) = (t.to::<f64>(), grid.to::<f64>());
     let (plane, count) = (sizes.iter().product::<usize>(), places.iter().product::<usize>());
     let mut out: Vec<f64> = Vec::new();
@@ -311,7 +323,7 @@ pub(super) fn grid_sample(c: &Call) -> Results {
 fn cubic_taps(x: f64, n: usize, aligned: bool, padding: i64) -> Vec<(f64, f64)> {
     let low = x.floor();
     let bring = |v: f64| match padding {
-        1 => v.clamp(0.0, n as f64 - 1.0),
+        1 => clamp(v, 0.0, n as f64 - 1.0),
         2 => reflected(v, n, aligned),
         _ => v,
     };
@@ -323,6 +335,7 @@ pub(super) fn affine_grid(c: &Call) -> Results {
     let (theta, size, aligned) = (c.tensor("theta")?, c.sizes("size")?, c.flag("align_corners"));
     let (Some(&batch), Some(sizes)) = (size.first(), size.get(2..)) else { return Err(bad("no image")) };
     let (k, values) = (sizes.len(), theta.to::<f64>());
+    super::tensor::count(&[&[batch], sizes, &[k]].concat())?;
     let mut out: Vec<f64> = Vec::new();
     for b in 0..batch {
         for i in 0..sizes.iter().product::<usize>() {

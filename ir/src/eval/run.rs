@@ -7,7 +7,7 @@ use super::call::{Argument, Call, Results};
 use super::higher::autocasted;
 use super::table::{Found, find};
 use super::tensor::Tensor;
-use super::{Error, Session, Value, bad};
+use super::{Error, Session, Value, bad, budget};
 use crate::DType;
 use crate::error::ErrorKind;
 use crate::graph::{Arg, Graph, Node, Type, ValueId};
@@ -63,14 +63,24 @@ fn argument<'g>(arg: &'g Arg, get: &mut dyn FnMut(ValueId) -> Result<Value, Erro
     })
 }
 
-/// Calls one operator with its arguments in the order of its schema; `value` gives the values among them.
+/// Calls one operator with its arguments in the order of its schema; `value` gives the values among them. It may make some
+/// four million elements, intermediate ones among them.
 ///
 /// # Errors
-/// [`ErrorKind::Evaluation`] for a value that is not there, an operator that is not known, and what torch would refuse.
+/// [`ErrorKind::Evaluation`] for a value that is not there, an operator that is not known, what torch would refuse, and what would
+/// take more memory or time than that.
 pub fn call(op: OpId, args: &[Arg], value: &dyn Fn(ValueId) -> Option<Value>) -> Result<Vec<Value>, Error> {
+    call_within(op, args, value, budget::CALL)
+}
+
+/// As [`call`], with another number of elements.
+///
+/// # Errors
+/// As [`call`].
+pub fn call_within(op: OpId, args: &[Arg], value: &dyn Fn(ValueId) -> Option<Value>, elements: u64) -> Result<Vec<Value>, Error> {
     let mut get = |v| value(v).ok_or_else(|| bad("a value that is not there yet"));
     let args = args.iter().map(|a| argument(a, &mut get)).collect::<Result<Vec<_>, _>>()?;
-    Session::default().call(op, args)
+    budget::within(elements, || Session::default().call(op, args))
 }
 
 /// For each node in order the values that nothing reads after it.
@@ -131,7 +141,10 @@ fn assign(graph: &Graph, node: &Node, results: Vec<Value>, frame: &mut Frame) ->
         n if n == node.outputs.iter().filter(present).count() => node.outputs.iter().filter(present).copied().collect(),
         n => return Err(bad(format!("gives {n} results, the program takes {}", node.outputs.len()))),
     };
-    for (v, value) in outputs.into_iter().zip(results) {
+    for (v, mut value) in outputs.into_iter().zip(results) {
+        if let Value::Tensor(t) = &mut value {
+            lay_out(graph, node, v, t)?;
+        }
         // What nobody reads depends on which kernel computed the rest.
         if graph.value(v).use_count() > 0 {
             check(graph.ty(v), &value).map_err(|e| e.within(format!("result {}", graph.value(v).name)))?;
@@ -139,6 +152,19 @@ fn assign(graph: &Graph, node: &Node, results: Vec<Value>, frame: &mut Frame) ->
         if let Some(slot) = frame.values.get_mut(v.index()) {
             *slot = Some(value);
         }
+    }
+    Ok(())
+}
+
+/// Puts a new tensor into the memory order that the exporter recorded: rules give row-major ones, and `as_strided` reads memory as it
+/// lies. A view keeps the memory of what it is of, unless the call asks for a memory format.
+fn lay_out(graph: &Graph, node: &Node, v: ValueId, t: &mut Tensor) -> Result<(), Error> {
+    let Some(recorded) = graph.tensor(v).and_then(|ty| ty.strides.as_ref()) else { return Ok(()) };
+    let strides: Option<Vec<usize>> = recorded.iter().map(|s| s.as_int().and_then(|s| usize::try_from(s).ok())).collect();
+    let Some(strides) = strides.filter(|s| s.len() == t.rank() && s != t.strides()) else { return Ok(()) };
+    let asked = node.args.iter().any(|a| matches!(a, Arg::MemoryFormat(_)));
+    if t.is_alone() || asked {
+        *t = t.laid_out(&strides)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::call::{Call, Results, one};
 use super::element::Complex;
-use super::order::lines;
+use super::order::{line_count, lines};
 use super::resample::{Fill, padded};
 use super::tensor::Tensor;
 use super::views::windows;
@@ -34,6 +34,7 @@ fn scale(normalization: i64, n: usize) -> f64 {
 }
 
 fn along(t: &Tensor, axes: &[usize], forward: bool, d: DType) -> Result<Tensor, Error> {
+    axes.iter().try_for_each(|&axis| crate::budget::work(t.numel().max(t.size(axis)), t.size(axis)))?;
     axes.iter()
         .try_fold(t.cast(DType::Complex128)?, |t, &axis| lines(&t, axis, DType::Complex128, |x: &[Complex]| transform(x, forward)))?
         .cast(d)
@@ -67,6 +68,8 @@ pub(super) fn fft(c: &Call) -> Results {
 
 /// Real numbers from half of their spectrum along an axis: the other half mirrors it.
 fn real_along(half: &Tensor, axis: usize, n: usize) -> Result<Tensor, Error> {
+    let count = super::tensor::count(&[line_count(half, axis), n])?;
+    crate::budget::work(count.max(n), n)?;
     let full = lines(half, axis, DType::Complex128, |x: &[Complex]| {
         let at = |k: usize| {
             if k <= n / 2 { x.get(k).copied().unwrap_or_default() } else { x.get(n - k).map_or([0.0; 2], |z| [z[0], -z[1]]) }
@@ -95,7 +98,7 @@ pub(super) fn named(c: &Call) -> Results {
     let (from_half, hermitian) = (kind == "irfft" || kind == "hfft", kind.ends_with("hfft"));
     let forward = !kind.starts_with('i');
     let mut x = if hermitian && from_half { super::pointwise::map(&t, t.dtype(), |[re, im]: Complex| [re, -im])? } else { t.clone() };
-    let mut count = 1;
+    let mut count = 1i64;
     let mut end = 0;
     for (i, &axis) in axes.iter().enumerate() {
         let there = x.size(axis) as i64;
@@ -106,7 +109,7 @@ pub(super) fn named(c: &Call) -> Results {
             return Err(bad(format!("a transform of {n} elements")));
         }
         x = padded(&x, axis, 0, kept - there, &Fill::Value(0.0))?;
-        (count, end) = (count * n, n as usize);
+        (count, end) = (count.saturating_mul(n), n as usize);
     }
     let by = match (c.text("norm").unwrap_or("backward"), forward) {
         ("ortho", _) => (count as f64).sqrt().recip(),
@@ -185,6 +188,10 @@ pub(super) fn istft(c: &Call) -> Results {
     let to = if c.given("length") { from.saturating_add(c.size("length")?) } else { whole.saturating_sub(from) };
     let count = to.checked_sub(from).ok_or_else(|| bad("a signal of less than nothing"))?;
     let all = y.copy()?.to::<f64>();
+    let shape: Vec<usize> = t.shape().iter().take(axis).copied().chain([count]).collect();
+    super::tensor::count(&shape)?;
+    super::tensor::count(&[whole])?;
+    crate::budget::work(whole, frames)?;
     let mut weights = vec![0.0; whole];
     for start in (0..frames).map(|f| f * hop) {
         weights.iter_mut().skip(start).take(n).enumerate().for_each(|(i, w)| *w += weight(i) * weight(i));
@@ -205,7 +212,6 @@ pub(super) fn istft(c: &Call) -> Results {
         let inside = sum.iter().zip(&weights).map(|(s, w)| s / w).skip(from).take(count);
         out.extend(inside.chain(std::iter::repeat(0.0)).take(count));
     }
-    let shape: Vec<usize> = t.shape().iter().take(axis).copied().chain([count]).collect();
     one(Tensor::of(to_real(t.dtype()), &shape, out)?)
 }
 

@@ -12,8 +12,8 @@ use super::functions as f;
 use super::recurrent::Kind;
 use super::resample::Method;
 use super::{
-    backward, backward_rows as rows, backward_windows as back, calculus, create, custom, higher, indexing, joins, losses, matrix, norm,
-    order, pointwise as each, quantised, random, recurrent, reduce, resample, scalars, signal, views, windows,
+    backward, backward_rows as rows, backward_windows as back, boxes, calculus, create, custom, higher, indexing, joins, losses, matrix,
+    norm, order, pointwise as each, quantised, random, recurrent, reduce, resample, scalars, signal, views, windows,
 };
 use crate::DType;
 use crate::op::{OpId, families};
@@ -247,6 +247,9 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (order::bincount, "bincount"),
     (order::histc, "histc"),
     (order::unique, "_unique2"),
+    (order::unique_pair, "_unique"),
+    (order::unique_slices, "unique_dim"),
+    (order::unique_runs, "unique_consecutive unique_dim_consecutive"),
     // Views, pieces, rearrangements.
     (views::view, "view reshape _unsafe_view _reshape_alias prims.reshape.default"),
     (views::reshape_copy, "_reshape_copy"),
@@ -365,6 +368,12 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (resample::pixel_unshuffle, "pixel_unshuffle"),
     (resample::channel_shuffle, "channel_shuffle native_channel_shuffle"),
     (resample::grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    (boxes::roi_align, "torchvision.roi_align.default"),
+    (boxes::roi_pool, "torchvision.roi_pool.default"),
+    (boxes::ps_roi_align, "torchvision.ps_roi_align.default"),
+    (boxes::ps_roi_pool, "torchvision.ps_roi_pool.default"),
+    (boxes::deform_conv2d, "torchvision.deform_conv2d.default"),
+    (boxes::nms, "torchvision.nms.default"),
     (resample::affine_grid, "affine_grid_generator"),
     (signal::stft, "stft stft.center"),
     (signal::istft, "istft"),

@@ -8,12 +8,15 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::element::{Complex, Element};
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 use crate::weights::TensorData;
 
 /// Most elements a tensor may have, so that a damaged program asks for no more memory than there can be.
-const MOST_ELEMENTS: usize = 1 << 31;
+pub(super) const MOST_ELEMENTS: usize = 1 << 31;
+
+/// Largest stride, and the place furthest out at which a view may begin, in elements.
+const MOST_STRIDE: usize = 1 << 40;
 
 struct Storage {
     bytes: RefCell<Vec<u8>>,
@@ -45,6 +48,7 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
 pub(super) fn count(shape: &[usize]) -> Result<usize, Error> {
     let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))).filter(|&n| n <= MOST_ELEMENTS);
     let n = n.ok_or_else(|| bad(format!("a tensor of shape {shape:?} is too large to evaluate")))?;
+    budget::check(n)?;
     Ok(if shape.contains(&0) { 0 } else { n })
 }
 
@@ -65,6 +69,7 @@ impl Tensor {
         if count(shape)?.checked_mul(dtype.size()) != Some(bytes.len()) {
             return Err(bad(format!("{} bytes for a tensor {dtype}{shape:?}", bytes.len())));
         }
+        budget::spend(bytes.len() / dtype.size().max(1))?;
         let storage = Rc::new(Storage { bytes: RefCell::new(bytes), written: Cell::new(false) });
         Ok(Self { storage, dtype, shape: shape.to_vec(), strides: row_major(shape), offset: 0 })
     }
@@ -154,7 +159,12 @@ impl Tensor {
     /// A new tensor of these elements, converted to the type.
     pub(super) fn of<T: Element>(dtype: DType, shape: &[usize], elements: impl IntoIterator<Item = T>) -> Result<Self, Error> {
         let size = dtype.size();
-        let mut bytes = vec![0; count(shape)? * size];
+        let n = count(shape)?;
+        if size == 1 && dtype.is_float() {
+            // Whose nearest code is looked for among all.
+            budget::work(n, 256)?;
+        }
+        let mut bytes = vec![0; n * size];
         let mut elements = elements.into_iter();
         for (place, x) in bytes.chunks_exact_mut(size).zip(&mut elements) {
             x.write(dtype, place);
@@ -232,6 +242,10 @@ impl Tensor {
                 return Err(bad(format!("a view {shape:?} with strides {strides:?} from {offset} reaches beyond {have} bytes")));
             }
         }
+        // Dimensions of one position, and tensors without elements, may have any; sums and products of these do not overflow.
+        if strides.iter().chain([&offset]).any(|&s| s > MOST_STRIDE) {
+            return Err(bad(format!("a view {shape:?} with strides {strides:?} from {offset}")));
+        }
         Ok(Self { storage: self.storage.clone(), dtype, shape, strides, offset })
     }
 
@@ -298,9 +312,10 @@ impl Tensor {
         }
         let (mut shape, mut strides) = (self.shape.clone(), self.strides.clone());
         if let (Some(n), Some(s)) = (shape.get_mut(axis), strides.get_mut(axis)) {
-            (*n, *s) = (length, stride * step);
+            // A single position has no step.
+            (*n, *s) = (length, if length > 1 { stride.saturating_mul(step) } else { stride });
         }
-        self.view(shape, strides, self.offset + start * stride)
+        self.view(shape, strides, self.offset.saturating_add(start.saturating_mul(stride)))
     }
 
     /// A view of one position of a dimension, which goes.
@@ -314,7 +329,7 @@ impl Tensor {
         if axis > self.rank() {
             return Err(bad(format!("a new dimension {axis} in a tensor of rank {}", self.rank())));
         }
-        let step = shape.get(axis).zip(strides.get(axis)).map_or(1, |(n, s)| n * s);
+        let step = shape.get(axis).zip(strides.get(axis)).map_or(1, |(n, s)| n.saturating_mul(*s));
         shape.insert(axis, 1);
         strides.insert(axis, step);
         self.view(shape, strides, self.offset)

@@ -3,7 +3,7 @@
 use super::call::{Call, Results, many, one, sizes, wrap};
 use super::pointwise::broadcast;
 use super::tensor::{Tensor, count};
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 use crate::infer::promote::{to_complex, to_real};
 
@@ -71,6 +71,9 @@ pub(super) fn unflatten(c: &Call) -> Results {
     let axis = c.axis("dim", t.rank())?;
     let inner = inferred(t.size(axis), &c.ints("sizes")?)?;
     let mut shape = t.shape().to_vec();
+    if axis >= shape.len() {
+        return Err(bad("a scalar has no dimension to unflatten"));
+    }
     shape.splice(axis..=axis, inner);
     one(t.reshape(&shape)?)
 }
@@ -185,11 +188,15 @@ pub(super) fn select(c: &Call) -> Results {
     one(t.select(axis, position(c.int("index")?, t.size(axis))?)?)
 }
 
+/// What a view of a piece counts as, in elements.
+const HANDLE: usize = 16;
+
 /// Pieces of these lengths, which must make up the dimension.
 fn pieces(t: &Tensor, axis: usize, lengths: &[usize]) -> Results {
     if lengths.iter().fold(0usize, |n, l| n.saturating_add(*l)) != t.size(axis) {
         return Err(bad(format!("pieces {lengths:?} of a dimension of size {}", t.size(axis))));
     }
+    budget::spend(lengths.len().saturating_mul(HANDLE))?;
     let mut start = 0;
     let mut all = Vec::new();
     for &n in lengths {
@@ -263,6 +270,7 @@ pub(super) fn tensor_split_at(c: &Call) -> Results {
 pub(super) fn unbind(c: &Call) -> Results {
     let t = c.first()?;
     let axis = c.axis("dim", t.rank())?;
+    budget::spend(t.size(axis).saturating_mul(HANDLE))?;
     many((0..t.size(axis)).map(|i| t.select(axis, i)).collect::<Result<Vec<_>, _>>()?)
 }
 
@@ -289,7 +297,7 @@ pub(super) fn windows(t: &Tensor, axis: usize, size: usize, step: usize) -> Resu
     let (mut shape, mut strides) = (t.shape().to_vec(), t.strides().to_vec());
     let stride = strides.get(axis).copied().unwrap_or(1);
     if let (Some(n), Some(s)) = (shape.get_mut(axis), strides.get_mut(axis)) {
-        (*n, *s) = ((*n - size) / step + 1, stride * step);
+        (*n, *s) = ((*n - size) / step + 1, stride.saturating_mul(step));
     }
     shape.push(size);
     strides.push(stride);
@@ -309,12 +317,12 @@ pub(super) fn diagonal_of(t: &Tensor, offset: i64, a: usize, b: usize) -> Result
     let (rows, columns) = (t.size(a) as i64, t.size(b) as i64);
     let n = if offset >= 0 { rows.min(columns.saturating_sub(offset)) } else { rows.saturating_add(offset).min(columns) }.max(0) as usize;
     let stride = |axis: usize| t.strides().get(axis).copied().unwrap_or(0);
-    let skip = if n == 0 { 0 } else { offset.unsigned_abs() as usize * stride(if offset >= 0 { b } else { a }) };
+    let skip = if n == 0 { 0 } else { (offset.unsigned_abs() as usize).saturating_mul(stride(if offset >= 0 { b } else { a })) };
     let keep = |of: &[usize]| of.iter().enumerate().filter(|(i, _)| *i != a && *i != b).map(|(_, n)| *n).collect::<Vec<_>>();
     let (mut shape, mut strides) = (keep(t.shape()), keep(t.strides()));
     shape.push(n);
     strides.push(stride(a) + stride(b));
-    t.view(shape, strides, t.offset() + skip)
+    t.view(shape, strides, t.offset().saturating_add(skip))
 }
 
 pub(super) fn diagonal(c: &Call) -> Results {

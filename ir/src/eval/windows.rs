@@ -2,7 +2,7 @@
 
 use super::call::{Call, Results, many, one};
 use super::tensor::{Tensor, count};
-use super::{Error, bad};
+use super::{Error, bad, budget};
 use crate::DType;
 
 /// What a window sees at one of its positions.
@@ -127,7 +127,7 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, how: &Convolutio
     }
     let (inputs, values, weights) = (channels / groups, x.to::<f64>(), weight.to::<f64>());
     let pixels: usize = sizes.iter().product();
-    let taps: usize = window.kernel.iter().product();
+    let taps = count(&window.kernel)?;
     let (outputs, places);
     let mut out = Vec::new();
     if let Some(more) = &how.output_padding {
@@ -137,6 +137,8 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, how: &Convolutio
         (outputs, places) = (*second, larger(window, sizes, more)?);
         let seen = window.seen(&places, sizes)?;
         let area = count(&places)?;
+        budget::work(count(&[batch * groups, outputs, taps, pixels])?, inputs)?;
+        count(&[*batch, outputs * groups, area])?;
         for (b, g) in (0..*batch).flat_map(|b| (0..groups).map(move |g| (b, g))) {
             // [outputs · taps, inputs] × [inputs, pixels], each product added where the window sees it.
             let x = values.get((b * channels + g * inputs) * pixels..).unwrap_or(&[]);
@@ -162,6 +164,8 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, how: &Convolutio
         }
         (outputs, places) = (first / groups, window.places(sizes, false)?);
         let seen = window.seen(sizes, &places)?;
+        count(&[inputs, taps, seen.len()])?;
+        budget::work(count(&[*batch, *first, seen.len()])?, inputs * taps)?;
         for (b, g) in (0..*batch).flat_map(|b| (0..groups).map(move |g| (b, g))) {
             // [outputs, inputs · taps] × [inputs · taps, places]
             let mut columns = Vec::new();
@@ -247,6 +251,9 @@ fn pooled<R: super::element::Element>(
 ) -> Result<Tensor, Error> {
     let outer = t.shape().get(..t.nth_last(places.len())?).unwrap_or(&[]);
     let area: usize = t.shape().iter().skip(outer.len()).product();
+    let outer_count = outer.iter().product::<usize>();
+    budget::work(outer_count, windows.iter().map(Vec::len).fold(0, usize::saturating_add))?;
+    count(&[outer, places].concat())?;
     let values = t.to::<f64>();
     let planes = values.chunks(area.max(1));
     Tensor::of(dtype, &[outer, places].concat(), planes.flat_map(|plane| windows.iter().map(|w| f(plane, w)).collect::<Vec<_>>()))
@@ -316,6 +323,7 @@ pub(super) fn parts(t: &Tensor, places: &[usize]) -> Result<Vec<Vec<Seen>>, Erro
     if sizes.contains(&0) {
         return Err(bad("pooling of nothing"));
     }
+    budget::spend(count(places)?.saturating_mul(8))?;
     let windows = (0..count(places)?).map(|place| {
         let (mut rest, mut numbers, mut stride) = (place, vec![0], 1);
         for (&n, &parts) in sizes.iter().zip(places).rev() {
@@ -363,6 +371,7 @@ pub(super) fn im2col(c: &Call) -> Results {
     let [batch, channels, sizes @ ..] = t.shape() else { return Err(bad("no image")) };
     let places = window.places(sizes, false)?;
     let seen = window.seen(sizes, &places)?;
+    count(&[*batch, *channels, window.kernel.iter().product(), seen.len()])?;
     let (taps, area, values) = (window.kernel.iter().product::<usize>(), sizes.iter().product::<usize>(), t.to::<f64>());
     let mut out = Vec::new();
     for plane in values.chunks(area.max(1)) {

@@ -49,9 +49,38 @@ pub fn infer(graph: &Graph, ranges: &Ranges, op: OpId, args: &[Arg]) -> Result<V
     if args.len() < schema.args.len() {
         let missing = schema.args.iter().skip(args.len());
         let full: Vec<Arg> = args.iter().cloned().chain(missing.map(|a| a.default.as_ref().map_or(Arg::None, Arg::from))).collect();
-        return of_call(&Cx { graph, ranges, op, schema, args: &full });
+        return checked(&Cx { graph, ranges, op, schema, args: &full });
     }
-    of_call(&Cx { graph, ranges, op, schema, args })
+    checked(&Cx { graph, ranges, op, schema, args })
+}
+
+/// The types that the rules give, if their sizes are ones that tensors can have.
+fn checked(c: &Cx) -> Inferred {
+    let types = of_call(c)?;
+    for ty in &types {
+        if let Type::Tensor(t) = ty
+            && let Some(what) = t.impossible()
+        {
+            return Err(c.fail(what));
+        }
+    }
+    if let [Type::Tensor(t)] = types.as_slice()
+        && divides_by_zero(c, t.dtype)
+    {
+        return Err(c.fail("division of integers by zero"));
+    }
+    Ok(types)
+}
+
+/// Whether integers are divided by a number that is zero in their type, as one beyond it may be.
+fn divides_by_zero(c: &Cx, dtype: DType) -> bool {
+    let whole = match c.schema.name.as_str() {
+        "fmod" | "remainder" | "floor_divide" => true,
+        "div" | "divide" => c.given("rounding_mode"),
+        _ => return false,
+    };
+    let zero = |n: i64| dtype.size() >= 8 && n == 0 || dtype.size() < 8 && n & ((1 << (8 * dtype.size())) - 1) == 0;
+    whole && dtype.is_int() && matches!(c.args.get(1), Some(Arg::Int(n)) if zero(*n))
 }
 
 /// Whether [`infer`] knows the operator.
@@ -63,14 +92,17 @@ pub fn knows(op: OpId) -> bool {
 /// Strides are not compared.
 pub fn agree(ranges: &Ranges, a: &Type, b: &Type) -> bool {
     match (a, b) {
-        (Type::Tensor(a), Type::Tensor(b)) => {
-            let equal = |(n, m)| ranges.equal(n, m) != Some(false);
-            a.dtype == b.dtype && a.rank() == b.rank() && a.shape.iter().zip(&b.shape).all(equal)
-        }
+        (Type::Tensor(a), Type::Tensor(b)) => a.dtype == b.dtype && agree_in_size(ranges, a, b),
         (Type::Int(a), Type::Int(b)) => ranges.equal(a, b) != Some(false),
         (Type::Float(_), Type::Float(_)) | (Type::Bool(_), Type::Bool(_)) => true,
         (a, b) => a == b,
     }
+}
+
+/// Whether two tensors can be of one size.
+pub(crate) fn agree_in_size(ranges: &Ranges, a: &TensorType, b: &TensorType) -> bool {
+    let equal = |(n, m)| ranges.equal(n, m) != Some(false);
+    a.rank() == b.rank() && a.shape.iter().zip(&b.shape).all(equal)
 }
 
 /// The element type that two tensors of these types compute in (`torch.promote_types`); `None` where torch has none.

@@ -227,6 +227,11 @@ pub(super) const FAMILIES: &[(Rule, &str)] = &[
     (windows::im2col, "im2col"),
     (windows::col2im, "col2im"),
     (windows::grid_sample, "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    (|c| windows::regions(c, false, false), "torchvision.roi_align.default"),
+    (|c| windows::regions(c, false, true), "torchvision.roi_pool.default"),
+    (|c| windows::regions(c, true, true), "torchvision.ps_roi_align.default torchvision.ps_roi_pool.default"),
+    (windows::deformed, "torchvision.deform_conv2d.default"),
+    (windows::kept_boxes, "torchvision.nms.default"),
     (windows::stft, "stft stft.center"),
     (windows::fft, "_fft_r2c _fft_c2c _fft_c2r"),
     // Normalisation, softmax, recurrent layers.

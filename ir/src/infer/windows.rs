@@ -141,6 +141,15 @@ pub(super) fn pad(c: &Cx) -> Inferred {
     if amounts.len() % 2 != 0 || amounts.len() / 2 > t.rank() {
         return Err(c.fail(format!("{} amounts for a tensor of rank {}", amounts.len(), t.rank())));
     }
+    if let Some(n) = edges(c, amounts.len() / 2) {
+        if amounts.len() != 2 * n {
+            return Err(c.fail(format!("{} amounts, need {}", amounts.len(), 2 * n)));
+        }
+        let (_, space) = parts(c, t, n)?;
+        if let Some(axis) = space.iter().find(|size| size.as_int() == Some(0)) {
+            return Err(c.fail(format!("size {axis} has no edge to pad from")));
+        }
+    }
     let mut shape = t.shape.clone();
     for (n, pair) in shape.iter_mut().rev().zip(amounts.chunks(2)) {
         let padded = Expr::sum(std::iter::once(&*n).chain(pair));
@@ -150,6 +159,17 @@ pub(super) fn pad(c: &Cx) -> Inferred {
         *n = padded;
     }
     one(t.dtype, shape)
+}
+
+/// How many dimensions are padded by elements of the tensor's own; `None` if by a number, which goes with any rank.
+fn edges(c: &Cx, given: usize) -> Option<usize> {
+    let name = &*c.schema.name;
+    match name {
+        "constant_pad_nd" => None,
+        "pad" => c.text("mode").filter(|mode| *mode != "constant").map(|_| given),
+        "_pad_enum" => (c.int("mode").ok()? != 0).then_some(given),
+        _ => Some(name.strip_suffix('d').and_then(|name| name.chars().last()?.to_digit(10)).map_or(given, |n| n as usize)),
+    }
 }
 
 /// `n * factor`, rounded towards zero as torch does it in double precision.
@@ -168,6 +188,7 @@ fn scaled(c: &Cx, n: &Expr, factor: f64) -> Result<Expr, Error> {
 /// Resampling of the last `n` dimensions, to sizes or by factors.
 pub(super) fn upsample(c: &Cx, n: usize) -> Inferred {
     let t = c.tensor(0)?;
+    c.rank(t, &[n + 2], "input")?;
     let (lead, space) = parts(c, t, n)?;
     let sizes = match c.arg("scale_factors") {
         Arg::List(factors) if !c.given("output_size") => {
@@ -236,6 +257,42 @@ pub(super) fn grid_sample(c: &Cx) -> Inferred {
         return Err(c.fail(format!("ranks {} and {} differ", t.rank(), grid.rank())));
     }
     one(t.dtype, [&[c.same(n, m, "batch sizes")?, channels.clone()], points].concat())
+}
+
+/// Regions of images, as boxes name them, brought to one size; of some operators each place in it is a channel of the image.
+pub(super) fn regions(c: &Cx, places: bool, second: bool) -> Inferred {
+    let (t, boxes) = (c.tensor(0)?, c.tensor(1)?);
+    let ([_, channels, _, _], [count, five]) = (t.shape.as_slice(), boxes.shape.as_slice()) else {
+        return Err(c.fail("need images [batch, channels, height, width] and boxes [count, 5]"));
+    };
+    c.same(five, &Expr::Int(5), "numbers of a box and 5")?;
+    let dtype = c.same_dtype(t, boxes)?;
+    let (rows, columns) = (c.size("pooled_height")?, c.size("pooled_width")?);
+    let channels = if places { channels.floor_div(&rows.times(&columns)) } else { channels.clone() };
+    let shape = vec![count.clone(), channels, rows, columns];
+    let mut types = vec![tensor(dtype, shape.clone())];
+    if second {
+        types.push(tensor(DType::Int32, shape));
+    }
+    Ok(types)
+}
+
+/// A convolution whose taps are shifted; the shifts have the size of the result.
+pub(super) fn deformed(c: &Cx) -> Inferred {
+    let (t, weight, offset) = (c.tensor("input")?, c.tensor("weight")?, c.tensor("offset")?);
+    let ([batch, ..], [channels, ..], [_, _, height, width]) = (t.shape.as_slice(), weight.shape.as_slice(), offset.shape.as_slice())
+    else {
+        return Err(c.fail("need images, weights and offsets of rank 4"));
+    };
+    if t.rank() != 4 || weight.rank() != 4 {
+        return Err(c.fail("need images, weights and offsets of rank 4"));
+    }
+    one(c.same_dtype(t, weight)?, vec![batch.clone(), channels.clone(), height.clone(), width.clone()])
+}
+
+/// Boxes that are kept: how many depends on the boxes.
+pub(super) fn kept_boxes(c: &Cx) -> Inferred {
+    one(DType::Int64, vec![c.fresh(0)])
 }
 
 /// The short-time Fourier transform.

@@ -136,6 +136,7 @@ impl Ranges {
                 (Some(lo), hi) if lo >= 0 => Range { min: Some(lo), max: hi },
                 (lo, hi) => Range { min: Some(0), max: lo.and_then(i64::checked_neg).zip(hi).map(|(x, y)| x.max(y)) },
             },
+            (Func::TruncToInt | Func::FloorToInt | Func::CeilToInt | Func::RoundToInt, _) => self.rounded(func, args),
             _ => Range::ANY,
         }
     }

@@ -9,6 +9,8 @@
 //! minus infinity. A result that does not fit 64 bits is left as a call instead of wrapping.
 
 mod bounds;
+mod infix;
+mod narrow;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use bounds::{Range, Ranges};
+pub use infix::Infix;
 
 /// The name of a symbol, such as `s77` or `u0`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,11 +82,11 @@ funcs! {
     /// Integer power.
     Pow "Pow" | "PowByNatural";
     /// Largest.
-    Max "Max";
+    Max "Max" | "max" | "torch.sym_max";
     /// Smallest.
-    Min "Min";
+    Min "Min" | "min" | "torch.sym_min";
     /// Absolute value.
-    Abs "Abs";
+    Abs "Abs" | "abs";
     /// The boolean `a == b`.
     Eq "Eq" | "Equality";
     /// The boolean `a != b`.
@@ -101,17 +104,17 @@ funcs! {
     /// `c ? a : b`.
     Where "Where";
     /// Integer to float.
-    ToFloat "ToFloat";
+    ToFloat "ToFloat" | "float" | "torch.sym_float";
     /// True division.
     TrueDiv "IntTrueDiv" | "FloatTrueDiv";
     /// Float power.
     FloatPow "FloatPow";
     /// Float to integer towards zero.
-    TruncToInt "TruncToInt";
+    TruncToInt "TruncToInt" | "trunc" | "math.trunc";
     /// Float to integer downwards.
-    FloorToInt "FloorToInt";
+    FloorToInt "FloorToInt" | "floor" | "math.floor";
     /// Float to integer upwards.
-    CeilToInt "CeilToInt";
+    CeilToInt "CeilToInt" | "ceil" | "math.ceil";
     /// Float to the nearest integer, halves to even.
     RoundToInt "RoundToInt";
     /// Float to a whole float, towards zero.
@@ -121,33 +124,33 @@ funcs! {
     /// 1 if sizes, then as many strides, are those of elements without gap or overlap, else 0.
     Dense "IsNonOverlappingAndDenseIndicator";
     /// Square root.
-    Sqrt "OpaqueUnaryFn_sqrt";
+    Sqrt "OpaqueUnaryFn_sqrt" | "sqrt" | "math.sqrt" | "torch._sym_sqrt";
     /// Sine.
-    Sin "OpaqueUnaryFn_sin";
+    Sin "OpaqueUnaryFn_sin" | "math.sin";
     /// Cosine.
-    Cos "OpaqueUnaryFn_cos";
+    Cos "OpaqueUnaryFn_cos" | "math.cos";
     /// Tangent.
-    Tan "OpaqueUnaryFn_tan";
+    Tan "OpaqueUnaryFn_tan" | "math.tan";
     /// Hyperbolic sine.
-    Sinh "OpaqueUnaryFn_sinh";
+    Sinh "OpaqueUnaryFn_sinh" | "math.sinh";
     /// Hyperbolic cosine.
-    Cosh "OpaqueUnaryFn_cosh";
+    Cosh "OpaqueUnaryFn_cosh" | "math.cosh";
     /// Hyperbolic tangent.
-    Tanh "OpaqueUnaryFn_tanh";
+    Tanh "OpaqueUnaryFn_tanh" | "math.tanh";
     /// Inverse sine.
-    Asin "OpaqueUnaryFn_asin";
+    Asin "OpaqueUnaryFn_asin" | "math.asin";
     /// Inverse cosine.
-    Acos "OpaqueUnaryFn_acos";
+    Acos "OpaqueUnaryFn_acos" | "math.acos";
     /// Inverse tangent.
-    Atan "OpaqueUnaryFn_atan";
+    Atan "OpaqueUnaryFn_atan" | "math.atan";
     /// Inverse hyperbolic sine.
-    Asinh "OpaqueUnaryFn_asinh";
+    Asinh "OpaqueUnaryFn_asinh" | "math.asinh";
     /// Natural exponential.
-    Exp "OpaqueUnaryFn_exp";
+    Exp "OpaqueUnaryFn_exp" | "math.exp";
     /// Natural logarithm.
-    Log "OpaqueUnaryFn_log";
+    Log "OpaqueUnaryFn_log" | "math.log";
     /// Logarithm to the base 2.
-    Log2 "OpaqueUnaryFn_log2";
+    Log2 "OpaqueUnaryFn_log2" | "math.log2";
     /// Bitwise and.
     BitAnd "BitwiseFn_bitwise_and";
     /// Bitwise or.

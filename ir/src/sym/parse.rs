@@ -13,16 +13,21 @@ const MAX_SIZE: usize = 4096;
 
 /// Names that stand for something else when they stand alone.
 pub(super) fn is_reserved(name: &str) -> bool {
-    matches!(name, "true" | "True" | "false" | "False" | "inf" | "NaN" | "oo" | "int_oo")
+    matches!(name, "true" | "True" | "false" | "False" | "inf" | "NaN" | "oo" | "int_oo" | "and" | "or" | "not")
 }
 
 /// Calls in calls.
-fn height(e: &Expr) -> u32 {
+pub(super) fn height(e: &Expr) -> u32 {
     match e {
         Expr::Int(_) | Expr::Bool(_) | Expr::Float(_) | Expr::Sym(_) => 0,
         Expr::Add(args) | Expr::Mul(args) => args.iter().map(height).max().unwrap_or(0),
         Expr::Call(_, args) => 1 + args.iter().map(height).max().unwrap_or(0),
     }
+}
+
+/// Conditions joined by `or` or `and`; one stays as it is.
+fn joined(func: Func, mut parts: Vec<Expr>) -> Expr {
+    if parts.len() == 1 { parts.remove(0) } else { Expr::call(func, parts) }
 }
 
 /// Counts the parts of an expression off `left`; false as soon as that is used up.
@@ -96,8 +101,66 @@ impl<'a> Parser<'a> {
         if fits(&e, &mut left) { Ok(e) } else { Err(self.wrong("expression too large")) }
     }
 
+    /// Takes a word that is not the beginning of a longer one.
+    fn eat_word(&mut self, word: &str) -> bool {
+        self.blank();
+        let rest = self.rest().strip_prefix(word);
+        let found = rest.is_some_and(|r| !r.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.'));
+        if found {
+            self.at += word.len();
+        }
+        found
+    }
+
+    /// Python's `or`, `and` and `not` over comparisons.
     fn expression(&mut self) -> Result<Expr, String> {
         self.deeper()?;
+        let mut any = vec![self.conjunction()?];
+        while self.eat_word("or") {
+            any.push(self.conjunction()?);
+        }
+        self.depth -= 1;
+        Ok(joined(Func::Or, any))
+    }
+
+    fn conjunction(&mut self) -> Result<Expr, String> {
+        let mut all = vec![self.negation()?];
+        while self.eat_word("and") {
+            all.push(self.negation()?);
+        }
+        Ok(joined(Func::And, all))
+    }
+
+    fn negation(&mut self) -> Result<Expr, String> {
+        if !self.eat_word("not") {
+            return self.comparison();
+        }
+        self.deeper()?;
+        let e = self.negation()?;
+        self.depth -= 1;
+        Ok(Expr::call(Func::Not, vec![e]))
+    }
+
+    fn comparison(&mut self) -> Result<Expr, String> {
+        let e = self.sum()?;
+        let comparison = [
+            ("==", Func::Eq, false),
+            ("!=", Func::Ne, false),
+            ("<=", Func::Le, false),
+            (">=", Func::Le, true),
+            ("<", Func::Lt, false),
+            (">", Func::Lt, true),
+        ];
+        for (token, func, swap) in comparison {
+            if self.eat(token) {
+                let b = self.sum()?;
+                return Ok(Expr::call(func, if swap { vec![b, e] } else { vec![e, b] }));
+            }
+        }
+        Ok(e)
+    }
+
+    fn sum(&mut self) -> Result<Expr, String> {
         let mut e = self.product()?;
         let mut terms = Vec::new();
         loop {
@@ -112,22 +175,6 @@ impl<'a> Parser<'a> {
         if !terms.is_empty() {
             e = Expr::sum(std::iter::once(&e).chain(&terms));
         }
-        let comparison = [
-            ("==", Func::Eq, false),
-            ("!=", Func::Ne, false),
-            ("<=", Func::Le, false),
-            (">=", Func::Le, true),
-            ("<", Func::Lt, false),
-            (">", Func::Lt, true),
-        ];
-        for (token, func, swap) in comparison {
-            if self.eat(token) {
-                let b = self.expression()?;
-                e = Expr::call(func, if swap { vec![b, e] } else { vec![e, b] });
-                break;
-            }
-        }
-        self.depth -= 1;
         Ok(e)
     }
 
@@ -331,7 +378,11 @@ impl<'a> Parser<'a> {
                 }
                 chosen.ok_or_else(|| self.wrong("Piecewise of nothing"))?
             }
-            "Min" | "Max" if args.is_empty() => return Err(self.wrong("extremum of nothing")),
+            // Python's: to a whole number, or to so many decimals.
+            "round" => Expr::call(if args.len() == 1 { Func::RoundToInt } else { Func::RoundDecimal }, args),
+            "Min" | "Max" | "min" | "max" | "torch.sym_min" | "torch.sym_max" if args.is_empty() => {
+                return Err(self.wrong("extremum of nothing"));
+            }
             _ => match Func::from_name(name) {
                 Some(func) => Expr::call(func, args),
                 None => return Err(self.wrong(&format!("unknown function {name}"))),

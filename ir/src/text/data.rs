@@ -1,7 +1,7 @@
 //! Weights in text: what is known of their bytes, and where the bytes come from when the text is read.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::DType;
@@ -36,17 +36,47 @@ impl WeightResolver for NoFiles {
     }
 }
 
-/// Maps the files that the text names, each once. For text that is trusted as much as the command line.
+/// Maps the files that the text names, each once.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     base: PathBuf,
+    anywhere: bool,
     open: BTreeMap<String, MappedFile>,
 }
 
 impl Files {
-    /// Takes relative paths from `base` on; an empty one is the working directory, from which they were printed.
+    /// Files below the folder `base`, in which the text is; an empty one is the working directory. No absolute paths, no `..`, and no
+    /// links that lead out of it: a text may come from anybody, and what it names ends up in what is made of it.
     pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), open: BTreeMap::new() }
+        Self { base: base.into(), anywhere: false, open: BTreeMap::new() }
+    }
+
+    /// Any file: for text that is trusted as much as the command line. Relative paths lead on from `base` or, if there is nothing, from
+    /// the working directory, from which they were printed.
+    #[must_use]
+    pub fn anywhere(mut self) -> Self {
+        self.anywhere = true;
+        self
+    }
+
+    fn find(&self, path: &str) -> Result<PathBuf, Error> {
+        let found = self.base.join(path);
+        if self.anywhere {
+            return Ok(if found.exists() { found } else { PathBuf::from(path) });
+        }
+        let outside = |why: &str| {
+            Error::new(ErrorKind::Unsupported, format!("weights are in {path:?}, {why} the folder of this text"))
+                .help("move them below it, or give --allow-outside if the text is trusted as much as the command line")
+        };
+        if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(outside("which does not stay below"));
+        }
+        let base = if self.base.as_os_str().is_empty() { Path::new(".") } else { &self.base };
+        match (found.canonicalize(), base.canonicalize()) {
+            (Ok(real), Ok(base)) if !real.starts_with(&base) => Err(outside("a link out of")),
+            // What is not there is said when it is opened.
+            _ => Ok(found),
+        }
     }
 }
 
@@ -55,7 +85,7 @@ impl WeightResolver for Files {
         let file = match self.open.get(path) {
             Some(file) => file.clone(),
             None => {
-                let file = MappedFile::open(self.base.join(path))?;
+                let file = MappedFile::open(self.find(path)?)?;
                 self.open.insert(path.to_owned(), file.clone());
                 file
             }

@@ -10,6 +10,7 @@ use super::data::{self, ABSENT, WeightResolver};
 use super::lex::Cursor;
 use super::print::quoted;
 use crate::DType;
+use crate::conditions::Guard;
 use crate::error::{Error, ErrorKind};
 use crate::graph::{Arg, Graph, Source, Type, ValueId};
 use crate::op::{ArgKind, OpId, bind};
@@ -232,7 +233,7 @@ impl<'a> Parser<'a, '_> {
             match self.at.word() {
                 "in_spec" => in_spec = self.at.string()?,
                 "out_spec" => out_spec = self.at.string()?,
-                "guard" => guards.push(self.at.string()?.into()),
+                "guard" => guards.push(self.at.string()?.into_owned()),
                 "symbol" => {
                     let (symbol, range) = self.range()?;
                     if ranges.0.insert(symbol, range).is_some() {
@@ -256,6 +257,7 @@ impl<'a> Parser<'a, '_> {
             outputs.push(kind);
             Ok(())
         })?;
+        let guards = guards.iter().map(|text| Guard::read(text, &graph, &inputs)).collect();
         Ok(Method { name, graph, inputs, outputs, ranges, guards, dialect, in_spec: in_spec.into(), out_spec: out_spec.into() })
     }
 

@@ -170,7 +170,7 @@ impl Printer {
         }
         for guard in &method.guards {
             self.out.push_str("  guard ");
-            self.string(guard);
+            self.string(&guard.text);
             self.out.push('\n');
         }
         for input in &method.inputs {

@@ -1,7 +1,9 @@
 //! Bodies of higher-order operators against the calls that run them.
 
 use crate::graph::{Arg, Graph, Node, Type};
+use crate::infer::agree_in_size;
 use crate::op;
+use crate::sym::Ranges;
 
 /// What a body returns.
 enum Returns {
@@ -37,8 +39,13 @@ pub(super) fn autocasts(node: &Node) -> bool {
     node.op == op!("higher_order.wrap_with_autocast") && enabled != Some(&Arg::Bool(false))
 }
 
+/// Whether the body of this operator runs once, on the operands as they are, and its results are those of the call.
+fn whole(name: &str) -> bool {
+    matches!(name, "invoke_subgraph" | "run_const_graph" | "strict_mode" | "wrap_with_autocast" | "wrap_with_set_grad_enabled")
+}
+
 /// What is wrong with the bodies of a call.
-pub(super) fn problems(graph: &Graph, node: &Node) -> Vec<String> {
+pub(super) fn problems(graph: &Graph, ranges: &Ranges, node: &Node) -> Vec<String> {
     let schema = node.op.schema();
     let arg = |name: &str| schema.position(name).and_then(|i| node.args.get(i));
     let mut found = Vec::new();
@@ -57,10 +64,13 @@ pub(super) fn problems(graph: &Graph, node: &Node) -> Vec<String> {
         }
         for (&v, given) in inner.inputs().iter().zip(passed) {
             let given = given.as_value().filter(|g| g.index() < graph.value_bound()).map(|g| graph.ty(g));
-            if let (Type::Tensor(want), Some(Type::Tensor(given))) = (inner.ty(v), given)
-                && want.dtype != given.dtype
-            {
-                found.push(format!("`{body}` takes %{} as {}, the call passes {}", inner.value(v).name, want.dtype, given.dtype));
+            if let (Type::Tensor(want), Some(Type::Tensor(given))) = (inner.ty(v), given) {
+                if want.dtype != given.dtype {
+                    found.push(format!("`{body}` takes %{} as {}, the call passes {}", inner.value(v).name, want.dtype, given.dtype));
+                } else if whole(schema.name.as_str()) && !agree_in_size(ranges, want, given) {
+                    let (name, want) = (&inner.value(v).name, &want.shape);
+                    found.push(format!("`{body}` takes %{name} of size {want:?}, the call passes {:?}", given.shape));
+                }
             }
         }
         let wanted = match returns {
@@ -70,6 +80,16 @@ pub(super) fn problems(graph: &Graph, node: &Node) -> Vec<String> {
         };
         if inner.outputs().len() != wanted {
             found.push(format!("`{body}` returns {} values, the call needs {wanted}", inner.outputs().len()));
+        } else if whole(schema.name.as_str()) {
+            for (given, &v) in inner.outputs().iter().zip(&node.outputs) {
+                let given = given.as_value().filter(|g| g.index() < inner.value_bound()).map(|g| inner.ty(g));
+                if let (Some(Type::Tensor(given)), Type::Tensor(want)) = (given, graph.ty(v))
+                    && !agree_in_size(ranges, want, given)
+                {
+                    let (name, want) = (&graph.value(v).name, &want.shape);
+                    found.push(format!("`{body}` returns {:?} for %{name}, which is of size {want:?}", given.shape));
+                }
+            }
         }
     }
     found

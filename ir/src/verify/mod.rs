@@ -246,7 +246,7 @@ impl<'a> Checker<'a, '_> {
             self.operands(graph, id, node, &positions, &mut uses);
             self.call(graph, node);
             // Of a call that is wrong anyway, inference would only say the same in other words.
-            if self.findings.count() == before && !self.autocast {
+            if self.findings.count() == before {
                 self.inferred(graph, node);
             }
             for (i, &v) in node.outputs.iter().enumerate() {
@@ -392,7 +392,7 @@ impl<'a> Checker<'a, '_> {
             self.nested(node, arg);
         }
         if schema.kind == Kind::HigherOrder {
-            for what in bodies::problems(graph, node) {
+            for what in bodies::problems(graph, &self.method.ranges, node) {
                 self.wrong_call(node, || what);
             }
         }
@@ -424,13 +424,20 @@ impl<'a> Checker<'a, '_> {
     fn inferred(&mut self, graph: &Graph, node: &Node) {
         let types = match infer::infer(graph, &self.method.ranges, node.op, &node.args) {
             Ok(types) => types,
-            Err(e) if e.kind() == ErrorKind::Shape => return self.wrong_call(node, || e.findings().join("; ")),
+            // Autocast makes operands of different types fit.
+            Err(e) if e.kind() == ErrorKind::Shape && !self.autocast => return self.wrong_call(node, || e.findings().join("; ")),
             Err(_) => return,
         };
         // Results that are not used may be absent.
         let recorded: Vec<&Type> = node.outputs.iter().map(|&v| graph.ty(v)).filter(|t| **t != Type::None).collect();
         let inferred: Vec<&Type> = types.iter().filter(|t| **t != Type::None).collect();
-        if recorded.len() != inferred.len() || !recorded.iter().zip(&inferred).all(|(a, b)| infer::agree(&self.method.ranges, a, b)) {
+        let ranges = &self.method.ranges;
+        let agree = |a: &Type, b: &Type| match (a, b) {
+            // Of calls inside autocast only the sizes are known.
+            (Type::Tensor(a), Type::Tensor(b)) if self.autocast => infer::agree_in_size(ranges, a, b),
+            _ => infer::agree(ranges, a, b),
+        };
+        if recorded.len() != inferred.len() || !recorded.iter().zip(&inferred).all(|(a, b)| agree(a, b)) {
             let list = |types: &[&Type]| types.iter().map(|t| print_type(t)).collect::<Vec<_>>().join(", ");
             self.wrong_call(node, || format!("gives {} for these arguments, not {}", list(&inferred), list(&recorded)));
         }
@@ -487,8 +494,7 @@ fn type_problem(t: &TensorType) -> Option<String> {
     if let Some(e) = t.shape.iter().chain(t.strides.iter().flatten()).find(bad) {
         return Some(format!("{e} is no integer"));
     }
-    let negative = t.shape.iter().find(|e| e.as_int().is_some_and(|n| n < 0));
-    negative.map(|e| format!("the size {e} is negative"))
+    t.impossible()
 }
 
 fn visit_type<'t>(ty: &'t Type, f: &mut dyn FnMut(&'t Symbol)) {

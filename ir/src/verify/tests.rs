@@ -242,6 +242,9 @@ fn symbols_are_introduced_before_they_are_used() {
     // A truth value taken out of a tensor introduces the number that it is; one that is computed does not.
     let truth = SOUND.replace("%item : int(u0)", "%yes : bool(Eq(u4, 1)) = aten.item.default(%flag) %item : int(u0)");
     assert_eq!(verify(&parse(&truth, &mut NoFiles).unwrap()).map_err(|e| e.findings().to_vec()), Ok(()));
+    // So do operators that find elements by their values, in each result.
+    let found = SOUND.replace("%item : int(u0)", "%p : i64[u8], %q : i64[u8] = aten.where.default(%x) %item : int(u0)");
+    assert_eq!(verify(&parse(&found, &mut NoFiles).unwrap()).map_err(|e| e.findings().to_vec()), Ok(()));
     text(
         "%item : int(u0)",
         "%same : bool(Eq(u4, 1)) = _operator.eq(3, 1) %item : int(u0)",

@@ -9,6 +9,19 @@ use crate::backend::Refusal;
 /// What a lowering gives back.
 pub(crate) type Res<T = ()> = Result<T, Refusal>;
 
+/// Counts what an operator is about to make, `n` times `each` elements, against what lowering may make in all; an instruction that is
+/// written in a loop counts as [`ROUND`].
+pub(crate) fn makes(n: i64, each: i64) -> Res {
+    let elements = usize::try_from(n.max(0).saturating_mul(each.max(0))).unwrap_or(usize::MAX);
+    etx_ir::budget::spend(elements).map_err(|e| {
+        let refusal = Refusal::new(e.findings().join("; "));
+        e.remedy().map_or(refusal.clone(), |help| refusal.remedy(help))
+    })
+}
+
+/// What a round of a loop that writes instructions counts as, in elements.
+pub(crate) const ROUND: i64 = 256;
+
 /// The call being lowered.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {

@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use etx_mlx::{Access, Instr, IntOrVid, SlotRef, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Access, Instr, IntOrVid, SlotRef, Tid};
 
 use super::call::Res;
 use super::cx::Cx;
@@ -219,7 +219,7 @@ fn order_of(perm: &[i32]) -> Option<Vec<usize>> {
     is_identity(&sorted).then_some(order)
 }
 
-fn tensors(instr: &Instr, wanted: Access) -> Vec<Tid> {
+pub(super) fn tensors(instr: &Instr, wanted: Access) -> Vec<Tid> {
     let mut found = Vec::new();
     instr.visit_slots(|s, access| {
         if let SlotRef::Tensor(t) = s

@@ -12,28 +12,46 @@ mod consts;
 mod cx;
 mod derive;
 mod dtype;
+mod host;
 mod layout;
 mod ops;
 mod slots;
 
 use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::{Source, ValueId};
-use etx_mlx::{BACKEND, Instr};
 use etx_ir::program::{Method, Program};
+use etx_mlx::{BACKEND, Instr};
 
 use crate::backend::{Backend, Delegate, Partition, Refusal, Verdict};
 use call::Call;
 use cx::{Cx, Origin};
 pub use ops::{Operator, operators, refusal};
 
+/// Sizes without an upper bound are taken to be at most this, unless [`Mlx::max_size`] says more or less.
+pub const DEFAULT_MAX_SIZE: u32 = 4096;
+
 /// The MLX backend; see the module page.
-#[derive(Clone, Debug, Default)]
-pub struct Mlx {}
+#[derive(Clone, Debug)]
+pub struct Mlx {
+    max_size: u32,
+}
+
+impl Default for Mlx {
+    fn default() -> Self {
+        Mlx { max_size: DEFAULT_MAX_SIZE }
+    }
+}
 
 impl Mlx {
     /// The backend with its default options.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For at most this many elements along dimensions of inputs that have no upper bound.
+    #[must_use]
+    pub fn max_size(self, elements: u32) -> Self {
+        Mlx { max_size: elements }
     }
 }
 
@@ -46,6 +64,7 @@ impl Backend for Mlx {
         let graph = &method.graph;
         let mut verdicts = vec![None; graph.node_bound()];
         let mut cx = Cx::new(program, method, &[]);
+        cx.max_size = self.max_size.into();
         for (id, _) in graph.nodes() {
             let mark = cx.begin(id);
             verdicts[id.index()] = Some(match ops::lower(&mut cx, Call::new(graph, id)) {
@@ -63,6 +82,7 @@ impl Backend for Mlx {
         let graph = &method.graph;
         let mut cx = Cx::new(program, method, partition.outputs);
         cx.reads_weights = true;
+        cx.max_size = self.max_size.into();
         for &id in partition.nodes {
             cx.begin(id);
             ops::lower(&mut cx, Call::new(graph, id))

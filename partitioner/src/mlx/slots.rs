@@ -3,13 +3,13 @@
 //! Dead instructions go; results that leave the partition are written straight to their output slots; temporaries share
 //! numbers once no longer needed, so that the runtime lets go of their memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use etx_ir::DType;
 use etx_ir::graph::{Type, ValueId};
-use etx_mlx::{Access, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, TensorMeta, Tid, Vid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
+use etx_mlx::{Access, Instr, IntOrVid, NamedSlot, Program, ShapeDim, Slot, SlotRef, TensorMeta, Tid, Vid};
 
 use super::cx::{Cx, Origin};
 use crate::backend::{Delegate, Payload, Refusal, Tie};
@@ -22,7 +22,9 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
     let (outputs, out_slots) = place_outputs(&mut cx, outputs)?;
     cx.write_back()?;
     remove_dead(&mut cx, &out_slots);
+    let draws = cx.draws();
     super::layout::settle(&mut cx, &out_slots)?;
+    super::host::prepare(&mut cx, &out_slots)?;
 
     let mut used = vec![false; cx.slots.len()];
     for instr in cx.chains.iter().flatten().chain(&cx.init) {
@@ -167,7 +169,7 @@ pub(super) fn finish(mut cx: Cx<'_>, number: u32, outputs: &[ValueId]) -> Result
         tensor_meta: meta,
     };
     let inputs = inputs.into_iter().map(|(v, ..)| v).collect();
-    Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data, ties })
+    Ok(Delegate { backend: super::BACKEND, payload: Payload::Mlx(program), inputs, outputs, named_data, ties, draws })
 }
 
 /// Names are informational but for constants; a value that both stays and leaves has one slot more than names.
@@ -187,6 +189,7 @@ fn unique(slots: &mut [NamedSlot]) {
 fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, Vec<SlotRef>), Refusal> {
     let mut values = Vec::new();
     let mut slots: Vec<SlotRef> = Vec::new();
+    let mut taken: BTreeSet<SlotRef> = BTreeSet::new();
     let state: BTreeSet<ValueId> = cx.state_results();
     for &v in outputs {
         if state.contains(&v) && !cx.is_returned(v) {
@@ -196,7 +199,7 @@ fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, 
             Type::Int(e) => {
                 let a = cx.int(e)?;
                 let own = match a {
-                    IntOrVid::Vid(vid) if !slots.contains(&vid.into()) => vid,
+                    IntOrVid::Vid(vid) if !taken.contains(&vid.into()) => vid,
                     _ => {
                         let out = cx.fresh_value();
                         cx.push(Instr::AddInt { a, b: 0.into(), out });
@@ -207,18 +210,50 @@ fn place_outputs(cx: &mut Cx<'_>, outputs: &[ValueId]) -> Result<(Vec<ValueId>, 
             }
             _ => {
                 let t = cx.tensor(v)?;
-                let own = cx.slots[t.0 as usize].origin == Origin::Temp && !slots.contains(&t.into());
+                let own = cx.slots[t.0 as usize].origin == Origin::Temp && !taken.contains(&t.into());
                 SlotRef::Tensor(if own { t } else { cx.temp(|out| Instr::IdCopy { x: t, out }) })
             }
         };
         values.push(v);
+        taken.insert(slot);
         slots.push(slot);
     }
     Ok((values, slots))
 }
 
-/// Removes instructions of the main chain whose results nothing reads.
+/// Removes instructions of branches and bodies whose results nothing reads, in whatever chain and round.
+fn remove_dead_in_bodies(cx: &mut Cx<'_>, keep: &[SlotRef]) {
+    let mut before = usize::MAX;
+    while cx.chains.len() > 1 && cx.chains.iter().map(Vec::len).sum::<usize>() < before {
+        before = cx.chains.iter().map(Vec::len).sum();
+        let mut live: HashSet<SlotRef> = keep.iter().copied().collect();
+        for instr in cx.chains.iter().flatten().chain(&cx.init) {
+            instr.visit_slots(|s, access| {
+                if access == Access::Read {
+                    live.insert(s);
+                }
+            });
+            if let Instr::Scan { outputs, carry, .. } = instr {
+                // The loop takes these from its body when a round ends.
+                live.extend(outputs.iter().chain(carry).map(|&t| SlotRef::Tensor(t)));
+            }
+        }
+        let slots = &cx.slots;
+        let needed = |instr: &Instr| {
+            let mut needed = matches!(instr, Instr::If { .. } | Instr::Scan { .. } | Instr::UpdateAndAttend { .. });
+            instr.visit_slots(|s, access| {
+                let state = |t: Tid| slots.get(t.0 as usize).is_some_and(|slot| matches!(slot.origin, Origin::Buffer(_)));
+                needed |= access == Access::Write && (live.contains(&s) || matches!(s, SlotRef::Tensor(t) if state(t)));
+            });
+            needed
+        };
+        cx.chains.iter_mut().skip(1).for_each(|chain| chain.retain(&needed));
+    }
+}
+
+/// Removes instructions whose results nothing reads.
 pub(super) fn remove_dead(cx: &mut Cx<'_>, keep: &[SlotRef]) {
+    remove_dead_in_bodies(cx, keep);
     let mut live_tensors: BTreeSet<u32> = BTreeSet::new();
     let mut live_values: BTreeSet<u32> = BTreeSet::new();
     for slot in keep {

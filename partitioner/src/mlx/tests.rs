@@ -1,5 +1,5 @@
-use etx_mlx::{Access, Instr, IntOrVid, Program as MlxProgram, SlotRef};
 use etx_ir::text::{self, NoFiles};
+use etx_mlx::{Access, Instr, IntOrVid, Program as MlxProgram, SlotRef};
 
 use crate::backend::{Backend, Delegate, Partition, Payload};
 use crate::cluster::divide;
@@ -7,6 +7,8 @@ use crate::cluster::divide;
 use super::Mlx;
 
 mod faults;
+mod host;
+mod unlike_torch;
 
 /// The delegate of a program whose nodes all go into one partition.
 fn lowered(text: &str) -> (Delegate, MlxProgram) {
@@ -144,7 +146,7 @@ fn a_mask_that_may_hide_every_key_gives_zeros_there() {
         main_names(&p)
     };
     assert_eq!(attend("bool[2, 2] = user"), ["Sdpa", "Any", "Where", "Sdpa", "Where"]);
-    assert_eq!(attend("f32[2, 2] = user"), ["Sdpa", "Sdpa"]);
+    assert_eq!(attend("f32[2, 2] = user"), ["Sdpa", "Max", "NotEqual", "Where", "Sdpa", "Where"]);
     assert_eq!(attend("bool[2, 2] = parameter @0"), ["Sdpa", "Sdpa"], "no row of it is all false");
 }
 

@@ -7,6 +7,7 @@ use etx_ir::sym::{Dim, Expr};
 
 use crate::calls::{CAST, args, as_ints, cast, ints, wrap};
 use crate::functionalise::permutation;
+use crate::functionalise::reads_memory;
 use crate::rewrite::{Patch, Site};
 
 const VIEW: OpId = op!("aten.view.default");
@@ -18,6 +19,14 @@ const END: i64 = i64::MAX;
 pub(super) fn identity(site: &mut Site<'_>) -> Option<Patch> {
     let x = site.value(0)?;
     site.graph().tensor(x)?.same_as(site.result()?).then(|| Patch::value(x))
+}
+
+/// As [`identity`], but for a view that is copied because somebody reads the memory behind it.
+pub(super) fn cloned(site: &mut Site<'_>) -> Option<Patch> {
+    let (graph, v) = (site.graph(), site.node().outputs.first()?);
+    let is_read = graph.value(*v).users().iter().any(|&n| reads_memory(graph.node(n).op));
+    let is_view = site.value(0).and_then(|x| graph.producer(x)).is_some_and(|n| graph.node(n).op.is_view());
+    if is_read && is_view { None } else { identity(site) }
 }
 
 /// As [`identity`], of tensors that are not complex.

@@ -13,7 +13,6 @@ pub(super) const TABLE: &[(&[OpId], Make)] = &[
         &[
             op!("aten.alias.default"),
             op!("aten.alias_copy.default"),
-            op!("aten.clone.default"),
             op!("aten.contiguous.default"),
             op!("aten.detach.default"),
             op!("aten.detach_copy.default"),
@@ -33,6 +32,7 @@ pub(super) const TABLE: &[(&[OpId], Make)] = &[
         ],
         shape::identity,
     ),
+    (&[op!("aten.clone.default")], shape::cloned),
     (
         &[
             op!("aten.conj.default"),

@@ -8,6 +8,7 @@ use etx_ir::sym::Dim;
 
 use super::expr::Ex;
 use super::pen::Pen;
+use super::{no, no_but};
 use crate::calls::wrap;
 use crate::rewrite::{Patch, Site};
 
@@ -33,7 +34,7 @@ fn on_diagonal(p: &mut Pen<'_, '_>, offset: i64, first: usize, second: usize) ->
     let (Some(rows), Some(columns)) = (size(first), size(second)) else { return looked_up(p, &x, offset, first, second) };
     let count = if offset >= 0 { rows.min(columns - offset) } else { columns.min(rows + offset) };
     if first == second {
-        return Ok(None);
+        return no("a diagonal takes two dimensions");
     }
     let mut order: Vec<usize> = (0..t.rank()).filter(|&d| d != first && d != second).collect();
     let mut shape: Vec<Dim> = order.iter().filter_map(|&d| t.shape.get(d).cloned()).collect();
@@ -47,24 +48,26 @@ fn on_diagonal(p: &mut Pen<'_, '_>, offset: i64, first: usize, second: usize) ->
     p.call(op!("aten.slice.Tensor"), vec![flat, Arg::Int(axis), Arg::Int(start), Arg::Int(end), Arg::Int(step)]).map(Some)
 }
 
-/// The diagonal of a matrix whose size is known only at run time: of each row that has one, the element in its place. Which side ends it
-/// must be known.
+/// The diagonal of a matrix whose size is known only at run time: of each row that has one, the element in its place.
 fn looked_up(p: &mut Pen<'_, '_>, x: &Arg, offset: i64, first: usize, second: usize) -> Value {
     let t = p.ty(x)?;
     let (Some(rows), Some(columns)) = (t.shape.get(first), t.shape.get(second)) else { return Ok(None) };
     if first == second {
-        return Ok(None);
+        return no("a diagonal takes two dimensions");
     }
     let (rows, columns) = (rows.minus(&Dim::Int((-offset).max(0))), columns.minus(&Dim::Int(offset.max(0))));
     let ranges = p.0.ranges();
+    if [&rows, &columns].iter().any(|n| ranges.bounds(n).min.is_none_or(|n| n < 0)) {
+        return no_but(
+            format!("the diagonal at {offset} may lie outside of the matrix"),
+            "give the sizes a lower bound in dynamic_shapes, so that there always is one",
+        );
+    }
     let count = match (ranges.at_most(&rows, &columns), ranges.at_most(&columns, &rows)) {
         (Some(true), _) => rows,
         (_, Some(true)) => columns,
-        _ => return Ok(None),
+        _ => return of_either_side(p, x, offset, first, second, [&rows, &columns]),
     };
-    if ranges.bounds(&count).min.is_none_or(|n| n < 0) {
-        return Ok(None);
-    }
     let mut order: Vec<usize> = (0..t.rank()).filter(|&d| d != first && d != second).collect();
     let mut shape: Vec<Dim> = order.iter().filter_map(|&d| t.shape.get(d).cloned()).collect();
     order.extend([first, second]);
@@ -77,6 +80,30 @@ fn looked_up(p: &mut Pen<'_, '_>, x: &Arg, offset: i64, first: usize, second: us
     let Some(place) = ramp(p, &count, row, row + 2)? else { return Ok(None) };
     let place = p.write(&(Ex::from(place) + offset.max(0)))?;
     let place = p.call(op!("aten.expand.default"), vec![place, sizes])?;
+    let y = p.call(op!("aten.gather.default"), vec![x, Arg::Int(row as i64 + 1), place])?;
+    p.squeeze(&y, row + 1).map(Some)
+}
+
+/// The diagonal where only the program sees which side ends it: both sides are cut to the shorter one, then row and column go together.
+fn of_either_side(p: &mut Pen<'_, '_>, x: &Arg, offset: i64, first: usize, second: usize, [rows, columns]: [&Dim; 2]) -> Value {
+    let (down, across) = ((-offset).max(0), offset.max(0));
+    let (Some(last_row), Some(last_column)) = (p.0.size(&columns.plus(&Dim::Int(down))), p.0.size(&rows.plus(&Dim::Int(across)))) else {
+        return no("which side of the matrix is the shorter one cannot be computed from the sizes of the inputs");
+    };
+    let rank = p.ty(x)?.rank();
+    // A slice ends with the tensor, however far it is to go.
+    let x = p.slice(x, first, Arg::Int(down), last_row)?;
+    let x = p.slice(&x, second, Arg::Int(across), last_column)?;
+    let order: Vec<usize> = (0..rank).filter(|&d| d != first && d != second).chain([first, second]).collect();
+    let x = p.permute(&x, &order)?;
+    let row = rank - 2;
+    let count = p.call(op!("aten.sym_size.int"), vec![x.clone(), Arg::Int(row as i64)])?;
+    let lead: Vec<Dim> = p.ty(&x)?.shape.iter().take(row).cloned().collect();
+    let Some(Arg::List(mut sizes)) = p.0.sizes(&lead) else { return no("its sizes cannot be computed from those of the inputs") };
+    sizes.extend([count.clone(), Arg::Int(1)]);
+    let place = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), count, Arg::Int(1), Arg::DType(DType::Int64)])?;
+    let place = p.unsqueeze(&place, 1)?;
+    let place = p.call(op!("aten.expand.default"), vec![place, Arg::List(sizes)])?;
     let y = p.call(op!("aten.gather.default"), vec![x, Arg::Int(row as i64 + 1), place])?;
     p.squeeze(&y, row + 1).map(Some)
 }
@@ -196,27 +223,64 @@ pub(super) fn fill_diagonal(site: &mut Site<'_>) -> Result {
     Ok(Some(Patch::Values(p.0.node().outputs.iter().map(|_| y.clone()).collect())))
 }
 
-/// A diagonal written into a matrix. Source: torch.diagonal_scatter.
+/// A diagonal written into a matrix: where the column is as much more than the row as it is offset, the element for the row (or the
+/// column), else what was there. Source: torch.diagonal_scatter.
 pub(super) fn diagonal_scatter(site: &mut Site<'_>) -> Result {
     let Some(t) = site.operand(0).cloned() else { return Ok(None) };
     let Some((offset, first, second)) = axes(site, t.rank()) else { return Ok(None) };
-    let size = |d: usize| t.shape.get(d).and_then(Dim::as_int);
-    let (Some(rows), Some(columns)) = (size(first), size(second)) else { return Ok(None) };
-    // The diagonal as the last two dimensions, and these cut to what the matrix has.
-    if first + 2 != t.rank() || second + 1 != t.rank() {
-        return Ok(None);
+    let (Some(rows), Some(columns)) = (t.shape.get(first).cloned(), t.shape.get(second).cloned()) else { return Ok(None) };
+    if first == second {
+        return no("a diagonal takes two dimensions");
     }
     let mut p = Pen(site);
     let (x, src) = (p.0.nth(0).clone(), p.0.nth(1).clone());
-    let n = p.ty(&src)?.shape.last().and_then(Dim::as_int).unwrap_or(0) + offset.abs();
-    let Some(mut wide) = embedded(&mut p, &src, offset)? else { return Ok(None) };
-    let pad = crate::calls::ints([0, columns - n, 0, rows - n]);
-    if (rows, columns) != (n, n) {
-        wide = p.call(op!("aten.constant_pad_nd.default"), vec![wide, pad, Arg::Int(0)])?;
+    let Some(count) = p.ty(&src)?.shape.last().cloned() else { return no("there is no diagonal to write") };
+    let (down, across) = ((-offset).max(0), offset.max(0));
+    if count.as_int() == Some(0) {
+        return p.done(x);
     }
-    let Some(mask) = mask(&mut p, &Dim::Int(rows), &Dim::Int(columns), offset)? else { return Ok(None) };
-    let wide = p.cast(&wide, t.dtype)?;
-    p.ends(&Ex::from(mask).then(wide, &x))
+    // The two dimensions last, as those of the diagonal are.
+    let order: Vec<usize> = (0..t.rank()).filter(|&d| d != first && d != second).chain([first, second]).collect();
+    let in_place = order.iter().enumerate().all(|(i, &d)| i == d);
+    let x = if in_place { x } else { p.permute(&x, &order)? };
+    let last = t.rank() - 2;
+    let src = p.cast(&src, t.dtype)?;
+    let spread = match (rows.as_int(), count.as_int()) {
+        _ if down == 0 && p.0.ranges().equal(&count, &rows) == Some(true) => p.unsqueeze(&src, last + 1)?,
+        _ if across == 0 && p.0.ranges().equal(&count, &columns) == Some(true) => p.unsqueeze(&src, last)?,
+        (Some(rows), Some(count)) => {
+            let pads = crate::calls::ints([down, rows - down - count]);
+            let src = p.call(op!("aten.constant_pad_nd.default"), vec![src, pads, Arg::Int(0)])?;
+            p.unsqueeze(&src, last + 1)?
+        }
+        _ if p.0.ranges().bounds(&count).min.is_none_or(|n| n < 1) => {
+            return no_but(
+                "the diagonal that is written may have no elements",
+                "give the sizes a lower bound in dynamic_shapes, so that there always is one",
+            );
+        }
+        _ => {
+            // Rows beyond the diagonal take its last element, and are masked.
+            let length = p.call(op!("aten.sym_size.int"), vec![src.clone(), Arg::Int(last as i64)])?;
+            let furthest = p.call(op!("aten.full.default"), vec![Arg::List(Vec::new()), length, Arg::DType(DType::Int64)])?;
+            let Some(row) = ramp(&mut p, &rows, 0, 1)? else {
+                return no("the number of rows cannot be computed from the sizes of the inputs");
+            };
+            let row = Ex::from(row) - down;
+            let row = Ex::call(op!("aten.clamp.default"), vec![row, 0i64.into(), Arg::None.into()]);
+            let row = p.write(&row.min(Ex::from(furthest) - 1i64))?;
+            let src = p.call(op!("aten.index_select.default"), vec![src, Arg::Int(last as i64), row])?;
+            p.unsqueeze(&src, last + 1)?
+        }
+    };
+    let Some(mask) = mask(&mut p, &rows, &columns, offset)? else {
+        return no("the sizes of the matrix cannot be computed from those of the inputs");
+    };
+    let y = p.write(&Ex::from(mask).then(spread, &x))?;
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(i, &d)| back.get_mut(d).into_iter().for_each(|b| *b = i));
+    let y = if in_place { y } else { p.permute(&y, &back)? };
+    p.done(y)
 }
 
 /// Ones on the diagonal. Source: torch.eye.

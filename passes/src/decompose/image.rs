@@ -8,6 +8,7 @@ use etx_ir::sym::Dim;
 
 use super::diagonal::ramp;
 use super::expr::Ex;
+use super::no;
 use super::pen::Pen;
 use crate::calls::{args, as_ints, ints};
 use crate::rewrite::{Patch, Site};
@@ -53,14 +54,14 @@ pub(super) fn affine_grid(site: &mut Site<'_>) -> Result {
 
 /// What lies outside an image.
 #[derive(Clone, Copy, PartialEq)]
-enum Outside {
+pub(super) enum Outside {
     Zeros,
     Border,
     Reflection,
 }
 
 /// One axis of the image that is sampled.
-struct Axis {
+pub(super) struct Axis {
     /// Its size, if it is known now; else as a number that the program computes.
     known: Option<i64>,
     size: Ex,
@@ -71,6 +72,18 @@ struct Axis {
 }
 
 impl Axis {
+    /// One of a known size, outside of which is nothing.
+    pub(super) fn of_size(n: i64, step: i64) -> Self {
+        Axis { known: Some(n), size: Ex::from(n as f64), step: Ex::from(step), aligned: false, outside: Outside::Zeros }
+    }
+
+    /// The two pixels around a place, by how near they are.
+    pub(super) fn linear(&self, at: &Ex) -> Vec<Tap> {
+        let low = at.floor();
+        let within = at - &low;
+        vec![Tap::new(self, low.clone(), Some(-&within + 1.0)), Tap::new(self, &low + 1.0, Some(within))]
+    }
+
     /// From -1…1 to pixels.
     fn pixel(&self, x: &Ex) -> Ex {
         match self.known {
@@ -116,7 +129,7 @@ impl Axis {
 }
 
 /// A place along an axis: where it is, what it weighs, and whether it is in the image.
-struct Tap {
+pub(super) struct Tap {
     at: Ex,
     weight: Option<Ex>,
     valid: Option<Ex>,
@@ -182,24 +195,34 @@ pub(super) fn grid_sample(site: &mut Site<'_>) -> Result {
                     })
                     .collect()
             }
-            0 => {
-                let at = axis.inside(&at);
-                let low = at.floor();
-                let within = &at - &low;
-                vec![Tap::new(&axis, low.clone(), Some(-&within + 1.0)), Tap::new(&axis, &low + 1.0, Some(within))]
-            }
+            0 => axis.linear(&axis.inside(&at)),
             _ => return Ok(None),
         });
     }
     let x = p.operand(0)?;
     let x = p.write(&x)?;
     let Some(flat) = p.view(&x, &[batch.clone(), channels.clone(), Dim::product(spatial)])? else { return Ok(None) };
+    let y = between(&mut p, &flat, &taps, [batch, channels], &places)?;
+    p.ends(&y)
+}
+
+/// The sum of what the taps along each axis name, by their weights. `flat` is `[batch, channels, pixels]`, the taps are at
+/// `[batch, places…]`, the result is `[batch, channels, places…]`.
+pub(super) fn between(
+    p: &mut Pen<'_, '_>,
+    flat: &Arg,
+    taps: &[Vec<Tap>],
+    [batch, channels]: [&Dim; 2],
+    places: &[Dim],
+) -> std::result::Result<Ex, Error> {
+    let shape: Vec<Dim> = [batch, channels].into_iter().chain(places).cloned().collect();
+    let count = Dim::product(places);
     let mut sum: Option<Ex> = None;
     let corners: usize = taps.iter().map(Vec::len).product();
     for mut corner in 0..corners {
         let (mut at, mut weight, mut valid): (Option<Ex>, Option<Ex>, Option<Ex>) = (None, None, None);
-        for axis in &taps {
-            let Some(tap) = axis.get(corner % axis.len().max(1)) else { return Ok(None) };
+        for axis in taps {
+            let Some(tap) = axis.get(corner % axis.len().max(1)) else { return no("there is nothing to look at") };
             corner /= axis.len().max(1);
             at = Some(at.map_or_else(|| tap.at.clone(), |a| a + &tap.at));
             weight = match (weight, &tap.weight) {
@@ -211,15 +234,17 @@ pub(super) fn grid_sample(site: &mut Site<'_>) -> Result {
                 (a, b) => a.or_else(|| b.clone()),
             };
         }
-        let Some(at) = at else { return Ok(None) };
+        let Some(at) = at else { return no("the image has no axes") };
         // What every corner has in common is written once: the parts are shared, the calls on them are equal and merged later.
         let at = p.write(&at)?;
-        let count = Dim::product(&places);
-        let Some(at) = p.view(&at, &[batch.clone(), Dim::Int(1), count.clone()])? else { return Ok(None) };
-        let Some(all) = p.0.sizes(&[batch.clone(), channels.clone(), count]) else { return Ok(None) };
+        let (Some(at), Some(all)) =
+            (p.view(&at, &[batch.clone(), Dim::Int(1), count.clone()])?, p.0.sizes(&[batch.clone(), channels.clone(), count.clone()]))
+        else {
+            return no("the number of places cannot be computed from the sizes of the inputs");
+        };
         let at = p.call(op!("aten.expand.default"), vec![at, all])?;
         let value = p.call(op!("aten.gather.default"), vec![flat.clone(), Arg::Int(2), at])?;
-        let Some(value) = p.view(&value, &to.shape)? else { return Ok(None) };
+        let Some(value) = p.view(&value, &shape)? else { return no("its sizes cannot be computed from those of the inputs") };
         let mut value = Ex::from(value);
         if let Some(w) = weight {
             value = value * w.unsqueeze(1i64);
@@ -232,10 +257,7 @@ pub(super) fn grid_sample(site: &mut Site<'_>) -> Result {
             Some(s) => Ex::from(p.write(&s)?) + value,
         });
     }
-    match sum {
-        Some(y) => p.ends(&y),
-        None => Ok(None),
-    }
+    sum.map_or_else(|| no("there is nothing to look at"), Ok)
 }
 
 fn per_axis(arg: &Arg, n: usize) -> Option<Vec<i64>> {

@@ -5,12 +5,12 @@
 
 use etx_ir::DType;
 use etx_ir::error::Error;
-use etx_ir::graph::Arg;
+use etx_ir::graph::{Arg, Type};
 use etx_ir::op;
-use etx_ir::sym::Dim;
+use etx_ir::sym::{Dim, Expr, Func};
 
 use super::pen::Pen;
-use crate::calls::wrap;
+use crate::calls::{args, ints, wrap};
 use crate::rewrite::{Patch, Site};
 
 type Result = std::result::Result<Option<Patch>, Error>;
@@ -354,3 +354,55 @@ fn rearranged(site: &mut Site<'_>, split: &[Dim], order: &[usize], to: &[Dim]) -
     let Some(y) = p.view(&y, to)? else { return Ok(None) };
     p.done(y)
 }
+
+/// Where elements are not 0: the positions of those that are 0 are sorted behind all others. Source: torch.nonzero_static.
+pub(super) fn nonzero_static(site: &mut Site<'_>) -> Result {
+    let (Some(t), Some(size), Some(fill)) = (site.operand(0).cloned(), site.arg("size").as_int(), site.arg("fill_value").as_int()) else {
+        return Ok(None);
+    };
+    let full = op!("aten.full.default");
+    if size < 0 || t.dtype.is_complex() {
+        return Ok(None);
+    }
+    if t.rank() == 0 || t.shape.contains(&Dim::Int(0)) {
+        let shape = ints([size, t.rank() as i64]);
+        return Ok(Some(Patch::Call(full, args(full, [shape, Arg::Int(fill)], &[("dtype", DType::Int64.into())]))));
+    }
+    let count = t.numel();
+    let (Some(end), Some(sizes)) = (site.size(&count), site.sizes(&t.shape).and_then(|a| a.as_list().map(<[Arg]>::to_vec))) else {
+        return Ok(None);
+    };
+    let mut p = Pen(site);
+    let x = p.0.nth(0).clone();
+    let set = if t.dtype == DType::Bool { x } else { p.call(op!("aten.ne.Scalar"), vec![x, Arg::Int(0)])? };
+    let Some(set) = p.view(&set, &[count])? else { return Ok(None) };
+    let places = p.call(op!("aten.arange.start_step"), vec![Arg::Int(0), end.clone(), Arg::Int(1), Arg::DType(DType::Int64)])?;
+    let behind = p.add(&places, &NOWHERE)?;
+    let places = p.select(&set, &places, &behind)?;
+    let sorted = p.0.call_all(op!("aten.sort.default"), vec![places, Arg::Int(0), Arg::Bool(false)])?;
+    let Some(sorted) = sorted.first().map(|&v| Arg::Value(v)) else { return Ok(None) };
+    // As many as there may be places, and then as many as are asked for.
+    let padded = p.call(op!("aten.constant_pad_nd.default"), vec![sorted, ints([0, size]), NOWHERE])?;
+    let first = p.slice(&padded, 0, Arg::Int(0), Arg::Int(size))?;
+    let there = p.call(op!("aten.lt.Scalar"), vec![first.clone(), NOWHERE])?;
+    let (mut rest, mut columns) = (first, Vec::new());
+    for (n, arg) in t.shape.iter().zip(&sizes).rev() {
+        // Places are divided by sizes, which may be 0 when there are none.
+        let n = if p.0.ranges().bounds(n).min.is_none_or(|n| n < 1) {
+            let most = Expr::call(Func::Max, vec![n.clone(), Expr::Int(1)]);
+            p.0.call_as(op!("torch.sym_max"), vec![arg.clone(), Arg::Int(1)], Type::Int(most))
+        } else {
+            arg.clone()
+        };
+        let place = p.call(op!("aten.remainder.Tensor"), vec![rest.clone(), n.clone()])?;
+        rest = p.call(op!("aten.div.Tensor_mode"), vec![rest, n.clone(), Arg::Str("floor".into())])?;
+        let place = p.select(&there, &place, fill)?;
+        columns.push(p.unsqueeze(&place, 1)?);
+    }
+    columns.reverse();
+    let y = p.call(op!("aten.cat.default"), vec![Arg::List(columns), Arg::Int(1)])?;
+    p.done(y)
+}
+
+/// Beyond every place in a tensor, places added.
+const NOWHERE: Arg = Arg::Int(1 << 40);

@@ -81,29 +81,59 @@ pub(super) fn logsumexp(site: &mut Site<'_>) -> Result {
 
 /// How many values reach each edge, less how many reach the next one. Source: torch.histc.
 ///
-/// Not where the range is that of the values.
+/// Without a range, it is that of the values.
 pub(super) fn histc(site: &mut Site<'_>) -> Result {
     let (low, high) = (site.arg("min").as_float(), site.arg("max").as_float());
     let (Some(low), Some(high), Some(bins)) = (low, high, site.arg("bins").as_int()) else { return Ok(None) };
-    let rank = site.operand(0).map_or(0, |t| t.rank());
-    if low >= high || bins < 1 || rank > 1 {
+    let Some(t) = site.operand(0).cloned() else { return Ok(None) };
+    if low > high || bins < 1 || !t.dtype.is_float() {
         return Ok(None);
     }
     let mut p = Pen(site);
-    let mut x = p.wide(&p.0.nth(0).clone())?;
-    x = p.unsqueeze(&x, rank)?;
-    let linspace = op!("aten.linspace.default");
-    let numbers = [low.into(), high.into(), Arg::Int(bins + 1)];
-    let edges = args(linspace, numbers, &[("dtype", p.ty(&x)?.dtype.into())]);
-    let edges = p.call(linspace, edges)?;
+    let x = p.wide(&p.0.nth(0).clone())?;
+    let dtype = p.ty(&x)?.dtype;
+    let (edges, high) = if low < high {
+        let linspace = op!("aten.linspace.default");
+        let edges = args(linspace, [low.into(), high.into(), Arg::Int(bins + 1)], &[("dtype", dtype.into())]);
+        (p.call(linspace, edges)?, Arg::Float(high))
+    } else {
+        // Of nothing there is no range; the reduction says so.
+        if t.shape.iter().any(|n| p.0.ranges().bounds(n).min.is_none_or(|n| n < 1)) {
+            return Ok(None);
+        }
+        edges_of_values(&mut p, &x, bins)?
+    };
+    let Some(x) = p.view(&x, &[t.numel(), Dim::Int(1)])? else { return Ok(None) };
     let lower = p.slice(&edges, 0, Arg::Int(0), Arg::Int(bins))?;
-    let (reaches, within) = (p.ge(&x, &lower)?, p.le(&x, high)?);
+    let (reaches, within) = (p.ge(&x, &lower)?, p.le(&x, &high)?);
     let counted = p.call(op!("aten.logical_and.default"), vec![reaches, within])?;
-    let sum = p.reduce(op!("aten.sum.dim_IntList"), &counted, if rank == 0 { &[] } else { &[0] }, false)?;
+    let sum = p.reduce(op!("aten.sum.dim_IntList"), &counted, &[0], false)?;
     let next = p.slice(&sum, 0, Arg::Int(1), Arg::Int(bins))?;
     let next = p.call(op!("aten.constant_pad_nd.default"), vec![next, ints([0, 1]), Arg::Int(0)])?;
     let y = p.sub(&sum, &next)?;
     p.done(y)
+}
+
+/// The edges of bins between the least and the greatest value, and the last of them; around a value that is the only one they are 2
+/// apart. Steps are counted from the end that is closer. Source: torch.histc, torch.linspace.
+fn edges_of_values(p: &mut Pen<'_, '_>, x: &Arg, bins: i64) -> std::result::Result<(Arg, Arg), Error> {
+    let (rank, dtype) = (p.ty(x)?.rank(), p.ty(x)?.dtype);
+    let all: Vec<usize> = (0..rank).collect();
+    let (low, high) = (p.reduce(op!("aten.amin.default"), x, &all, false)?, p.reduce(op!("aten.amax.default"), x, &all, false)?);
+    let equal = p.eq(&low, &high)?;
+    let apart = p.cast(&equal, dtype)?;
+    let (low, high) = (p.sub(&low, &apart)?, p.add(&high, &apart)?);
+    let width = p.sub(&high, &low)?;
+    let step = p.div(&width, bins as f64)?;
+    let arange = op!("aten.arange.start_step");
+    let places = p.call(arange, args(arange, [Arg::Int(0), Arg::Int(bins + 1), Arg::Int(1)], &[("dtype", dtype.into())]))?;
+    let up = p.mul(&places, &step)?;
+    let up = p.add(&up, &low)?;
+    let left = p.call(op!("aten.rsub.Scalar"), vec![places.clone(), Arg::Float(bins as f64)])?;
+    let down = p.mul(&left, &step)?;
+    let down = p.sub(&high, &down)?;
+    let early = p.call(op!("aten.lt.Scalar"), vec![places, Arg::Int((bins + 1) / 2)])?;
+    Ok((p.select(&early, &up, &down)?, high))
 }
 
 /// `sum(x) / n`. Source: torch.mean.

@@ -1,6 +1,8 @@
 //! Functionalisation: the walk over the calls, and the signature it leaves.
 
+mod branches;
 mod facts;
+mod memory;
 mod views;
 mod wrapped;
 mod writes;
@@ -16,6 +18,7 @@ use etx_ir::program::{Dialect, InputKind, Method, OutputKind};
 use etx_ir::sym::{Expr, Range, Ranges};
 use etx_ir::weights::{Identity, TensorData};
 
+pub(crate) use memory::reads_memory;
 pub(crate) use views::permutation;
 
 use crate::calls::ints;
@@ -39,8 +42,11 @@ use views::{Inverse, Shares};
 /// their [functional twins](etx_ir::op::OpId::functional); `auto_functionalized` calls of exports that are functional
 /// already become the same, so both forms of a program end as one.
 ///
-/// Refused, each with its place: writes to tensors whose elements share memory (`expand`, `unfold`), or whose layout is not known
-/// (`as_strided` of views), writes through a reshape of which only a run would tell whether it copied, `set_`, `resize_` of tensors of
+/// `as_strided` and its kin get the owner of the memory, in the order in which it lies there. A branch that writes to its operands
+/// gives their new values as further results.
+///
+/// Refused, each with its place: writes to tensors whose elements share memory (`expand`, `unfold`), reads of memory whose layout is
+/// not known, loops whose bodies write to what they are given, writes through a reshape of which only a run would tell whether it copied, `set_`, `resize_` of tensors of
 /// which there are views, writes to constants.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Functionalise;
@@ -69,8 +75,10 @@ impl Pass for Functionalise {
             findings.extend(outputs(cx, &written));
         }
         if !findings.is_empty() {
-            return Err(Error::many(ErrorKind::Unsupported, findings)
-                .help("export the model so that it does not do this, or save `exported_program.run_decompositions({})`"));
+            return Err(Error::many(ErrorKind::Unsupported, findings).help(
+                "write to a copy in the model (`x.clone()`), or to a buffer of it (`register_buffer`); what torch itself can take apart, \
+                 `exported_program.run_decompositions({})` does, best of a program that was exported with strict=True",
+            ));
         }
         let method = cx.edit();
         let strides = drop_strides(&mut method.graph);
@@ -104,7 +112,7 @@ fn outputs(cx: &mut Context<'_>, written: &HashMap<ValueId, Arg>) -> Vec<String>
             (InputKind::User, None, Some(v)) => inputs.push((OutputKind::InputMutation(at), v)),
             (_, None, Some(_)) => {
                 let name = input.value.map_or_else(String::new, |v| method.graph.value(v).name.to_string());
-                findings.push(format!("the constant {name} is written to; make it a buffer, or write to a copy"));
+                findings.push(format!("the constant {name} is written to; make it a buffer (`register_buffer`), or write to a copy"));
             }
         }
     }
@@ -183,6 +191,8 @@ struct Object {
     /// The value it has (had, if the storage is of a later generation).
     value: Arg,
     generation: u64,
+    /// Its type as the program has it, strides and all.
+    recorded: Option<TensorType>,
 }
 
 /// Memory.
@@ -259,7 +269,8 @@ impl<'g> Walk<'g> {
     /// A new object in a storage, with its current value.
     fn object(&mut self, v: ValueId, storage: usize, parent: Option<(usize, Rc<Step>)>, value: Arg) -> usize {
         let generation = self.storages.get(storage).map_or(0, |s| s.generation);
-        self.objects.push(Object { storage, parent, value, generation });
+        let recorded = self.graph.tensor(v).cloned();
+        self.objects.push(Object { storage, parent, value, generation, recorded });
         let id = self.objects.len() - 1;
         self.is(v, id);
         id
@@ -463,7 +474,7 @@ impl<'g> Walk<'g> {
         };
         let unknown = |_: ()| "its place is only known at run time, and nothing at hand tells it".to_owned();
         let (op, list) = match &step.inverse {
-            Inverse::Same => return Ok(value),
+            Inverse::Same | Inverse::Copy => return Ok(value),
             Inverse::Never(why) => return Err((*why).to_owned()),
             Inverse::Reshape => {
                 let shape = self.sizes(&to.shape, node).ok_or(()).map_err(unknown)?;
@@ -554,6 +565,17 @@ impl<'g> Walk<'g> {
         if n.op.is_inplace_view() {
             return self.inplace_view(node, &n);
         }
+        let mut n = n;
+        if memory::reads_memory(n.op) {
+            let Some(list) = self.in_memory_order(node, &n) else {
+                for &v in &n.outputs {
+                    self.own(v, None);
+                }
+                return;
+            };
+            self.graph.set_args(node, list);
+            n = self.graph.node(node).clone();
+        }
         if n.op.mutates() {
             return self.mutation(node, &n);
         }
@@ -564,8 +586,8 @@ impl<'g> Walk<'g> {
                 return self.batch_norm(node, &n);
             }
         }
-        if n.op.schema().kind == Kind::HigherOrder {
-            self.bodies(node, &n);
+        if n.op.schema().kind == Kind::HigherOrder && self.bodies(node, &n) {
+            return;
         }
         for (i, &v) in n.outputs.iter().enumerate() {
             self.result(node, &n, i, v);

@@ -23,6 +23,8 @@ pub(super) enum Shares {
 pub(super) enum Inverse {
     /// The same value.
     Same,
+    /// The same value, copied so that it lies in order.
+    Copy,
     /// The same elements in the operand's shape.
     Reshape,
     /// The axes put back.

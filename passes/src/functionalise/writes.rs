@@ -5,7 +5,7 @@ use etx_ir::infer;
 use etx_ir::op;
 use etx_ir::op::OpId;
 
-use super::{Walk, drop_strides, plain};
+use super::{Walk, plain};
 use crate::calls::{CAST, args, cast};
 
 impl Walk<'_> {
@@ -19,7 +19,14 @@ impl Walk<'_> {
             return self.refuse(node, "it changes the memory behind a tensor, which has no functional form");
         };
         let old = self.object_of(operand);
-        self.graph.set_call(node, op, n.args.clone());
+        let list = match super::memory::reads_memory(op) {
+            true => match self.in_memory_order(node, n) {
+                Some(list) => list,
+                None => return,
+            },
+            false => n.args.clone(),
+        };
+        self.graph.set_call(node, op, list);
         self.changes += 1;
         let now = self.graph.node(node).clone();
         self.result(node, &now, 0, *out);
@@ -103,6 +110,9 @@ impl Walk<'_> {
     pub(super) fn stands_for(&mut self, old: ValueId, new: ValueId) {
         if self.graph.tensor(new).is_some() {
             let object = self.own(new, None);
+            if let Some(o) = self.objects.get_mut(object) {
+                o.recorded = self.graph.tensor(old).cloned();
+            }
             self.is(old, object);
         } else {
             self.graph.replace_uses(old, new);
@@ -145,30 +155,5 @@ impl Walk<'_> {
             }
         }
         self.dead.push(node);
-    }
-
-    /// Bodies of higher-order operators keep their writes to themselves.
-    pub(super) fn bodies(&mut self, node: NodeId, n: &Node) {
-        if !n.args.iter().any(|a| matches!(a, Arg::Graph(_))) {
-            return;
-        }
-        let mut list = n.args.clone();
-        let mut changes = 0;
-        for a in &mut list {
-            let Arg::Graph(body) = a else { continue };
-            let mut walk = Walk::new(body, self.ranges);
-            walk.all();
-            let (findings, n, written) = walk.finish();
-            changes += n;
-            self.findings.extend(findings);
-            if !written.is_empty() {
-                self.refuse(node, "its body writes to what it was given");
-            }
-            changes += drop_strides(body);
-        }
-        if changes > 0 {
-            self.graph.set_args(node, list);
-            self.changes += changes;
-        }
     }
 }

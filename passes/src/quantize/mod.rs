@@ -9,6 +9,7 @@ mod element;
 mod float;
 mod kernel;
 mod rules;
+mod same;
 mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use element::Element;
 use float::{Float, Kind};
 use kernel::Kernel;
 pub use rules::{Format, Group, Method, Rules, Use};
+use same::Alike;
 pub use weight::Loss;
 use weight::{Budget, Quantiser};
 
@@ -89,6 +91,7 @@ struct State {
     known: BTreeMap<(Identity, Format), usize>,
     refusals: Vec<String>,
     refused: BTreeSet<(Identity, Format)>,
+    alike: Alike,
     /// Weights that rules can be for, by use.
     candidates: BTreeMap<Use, Vec<String>>,
     budget: Arc<Budget>,
@@ -267,11 +270,14 @@ impl State {
         let format = rules.format(used, &names, &mut self.matched)?;
         let key = (data.identity(), format);
         if let Some(&index) = self.known.get(&key) {
-            if let Some(planned) = self.planned.get_mut(index)
-                && !planned.uses.contains(&used)
-            {
-                planned.uses.push(used);
-            }
+            self.use_again(index, used, name);
+            return Some(index);
+        }
+        let head = Alike::head(data, format);
+        let equal = |&&i: &&usize| self.planned.get(i).is_some_and(|p| same::equal(&p.quantiser.data, data).unwrap_or(false));
+        if let Some(&index) = self.alike.candidates(head).iter().find(equal) {
+            self.known.insert(key, index);
+            self.use_again(index, used, name);
             return Some(index);
         }
         let kernel = match kernel(data, used, format) {
@@ -279,11 +285,15 @@ impl State {
             Err(why) => {
                 if self.refused.insert(key) {
                     let rule = regex::escape(name).replace('/', "\\/");
-                    self.refusals.push(format!(
+                    let refusal = format!(
                         "weight {name} {}{:?} cannot become {format}: {why}, or leave it as it is with `/{rule}/=none`",
                         data.dtype(),
                         data.shape()
-                    ));
+                    );
+                    // Methods that come from files of their own bring it once each.
+                    if !self.refusals.contains(&refusal) {
+                        self.refusals.push(refusal);
+                    }
                 }
                 return None;
             }
@@ -302,8 +312,20 @@ impl State {
             bytes_after: packed_bytes(data, format),
             quantiser,
         });
+        self.alike.note(head, self.planned.len() - 1);
         self.known.insert(key, self.planned.len() - 1);
         Some(self.planned.len() - 1)
+    }
+
+    /// Notes one more use of a planned weight, perhaps under another name.
+    fn use_again(&mut self, index: usize, used: Use, name: &str) {
+        let Some(planned) = self.planned.get_mut(index) else { return };
+        if !planned.uses.contains(&used) {
+            planned.uses.push(used);
+        }
+        if planned.name != name && !planned.ties.iter().any(|t| t == name) {
+            planned.ties.push(name.to_owned());
+        }
     }
 
     /// Notes what still uses a weight as it was.

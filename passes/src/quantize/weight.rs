@@ -99,7 +99,7 @@ struct Chosen {
 /// A weight and its format.
 pub(super) struct Quantiser {
     name: String,
-    data: TensorData,
+    pub(super) data: TensorData,
     /// Matrices that lie one behind the other, each of which is a weight of its own to torchao.
     matrices: usize,
     pub(super) kernel: Kernel,

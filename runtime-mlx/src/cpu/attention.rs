@@ -8,7 +8,7 @@ use std::ops::Range;
 use etx_ir::DType;
 use rayon::prelude::*;
 
-use super::dtype::{cast, dispatch};
+use super::dtype::{cast, dispatch, promote};
 use super::lanes::Operand;
 use super::matmul::{float, result_type};
 use super::matrix::{FEW_ROWS, Held, Matrix, PARALLEL_WORK, Strided, product};
@@ -48,6 +48,12 @@ pub(crate) fn sdpa(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Option<
         None => Mask::None,
         Some(mask) if mask.rank() > 4 => return Err(Error::shape(format!("Sdpa with a mask of shape {:?}", mask.shape()))),
         Some(mask) if mask.dtype() == DType::Bool => Mask::Keep(Operand::new(mask, &scores)?),
+        Some(mask) if promote(mask.dtype(), dtype)? != dtype => {
+            return Err(Error::dtype(format!(
+                "Sdpa of {dtype} with a mask of {}: its type must promote to that of the result",
+                mask.dtype()
+            )));
+        }
         Some(mask) => {
             holder = cast(&cast(mask, q.dtype())?, DType::Float32)?;
             Mask::Add(Operand::new(&holder, &scores)?)

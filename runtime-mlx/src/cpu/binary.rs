@@ -4,7 +4,8 @@ use etx_ir::DType;
 
 use super::dtype::{cast, dispatch, promote, to_float};
 use super::lanes::{Compute, Operand, buffer, for_chunks, map2};
-use crate::engine::Binary;
+use super::reduce::reduce;
+use crate::engine::{Binary, Reduce};
 use crate::error::{Error, Result};
 use crate::tensor::copy::with_raw;
 use crate::tensor::{Bool, Tensor, broadcast_shapes};
@@ -25,6 +26,9 @@ pub(crate) fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Maximum | Binary::Minimum | Binary::Remainder | Binary::Power => {
             if operand_type == DType::Bool {
                 return map2::<Bool, Bool>(a, b, shape, arithmetic(op)?);
+            }
+            if op == Binary::Power && operand_type.is_int() {
+                no_negative(b)?;
             }
             dispatch!(numeric, op.name(), operand_type, T => map2::<T, T>(a, b, shape, arithmetic(op)?))
         }
@@ -82,6 +86,16 @@ pub(crate) fn clip(x: &Tensor, low: Option<&Tensor>, high: Option<&Tensor>) -> R
         Some(high) => binary(Binary::Minimum, &raised, high),
         None => Ok(raised),
     }
+}
+
+/// MLX's CPU backend never comes back from an integer to a negative power.
+fn no_negative(exponents: &Tensor) -> Result<()> {
+    let zero = Tensor::zeros(exponents.dtype(), &[])?;
+    let some = reduce(Reduce::Any, &binary(Binary::Less, exponents, &zero)?, &[], false)?;
+    if some.item::<Bool>()?.get() {
+        return Err(Error::argument("Power of integers with a negative exponent: MLX's CPU backend never comes back from one"));
+    }
+    Ok(())
 }
 
 /// What the reference runtime makes of an integer floor division: the quotient in `f32`, less one where the division
@@ -350,7 +364,10 @@ mod tests {
     #[test]
     fn integers_wrap_and_powers_are_integers() {
         assert_eq!(run::<i8, i8>(Binary::Add, &[127, -128], &[1, -1]), [-128, 127]);
-        assert_eq!(run::<i32, i32>(Binary::Power, &[2, 3, 0, 2, 10], &[10, -1, 0, 31, 10]), [1024, 0, 1, i32::MIN, 1410065408]);
+        assert_eq!(run::<i32, i32>(Binary::Power, &[2, 3, 0, 2, 10], &[10, 1, 0, 31, 10]), [1024, 3, 1, i32::MIN, 1410065408]);
+        // MLX's CPU backend would not end.
+        let (base, exponent) = (Tensor::scalar(1i32).unwrap(), Tensor::from_slice(&[2], &[2i32, -1]).unwrap());
+        assert!(binary(Binary::Power, &base, &exponent).is_err());
         assert_eq!(run::<i32, f32>(Binary::Divide, &[1, -1, 0], &[0, 0, 0])[..2], [f32::INFINITY, f32::NEG_INFINITY]);
     }
 

@@ -102,12 +102,6 @@ fn cast_elements<S: Compute, D: Compute>(x: &Tensor) -> Result<Tensor>
 where
     D::Acc: CastFrom<S::Acc>,
 {
-    // A broadcast scalar is cast once, not once for each place it shows in.
-    let distinct: Vec<usize> = x.shape().iter().zip(x.strides()).map(|(&n, &s)| if s == 0 { n.min(1) } else { n }).collect();
-    if distinct != x.shape() {
-        let once = x.view(distinct, x.strides().to_vec(), x.offset())?;
-        return cast_elements::<S, D>(&once)?.broadcast_to(x.shape());
-    }
     map1::<S, D>(x, |x, out| {
         for (o, v) in out.iter_mut().zip(x) {
             *o = D::Acc::cast_from(*v);

@@ -39,7 +39,13 @@ impl Engine for Cpu {
         if x.numel() != 1 {
             return Err(Error::shape(format!("one element expected, found shape {:?}", x.shape())));
         }
-        dtype::cast(x, DType::Int64)?.item()
+        // The delegate reads four bytes as an integer, whatever they are. (Of narrower integers it reads what lies behind as well, which is
+        // zero more often than not; files of ExecuTorch's exporter rely on it.)
+        match x.dtype() {
+            DType::Float32 => Ok(i64::from(x.item::<f32>()?.to_bits() as i32)),
+            t if t.is_float() => Err(Error::dtype(format!("the delegate reads four bytes, of which {t} has fewer"))),
+            _ => dtype::cast(x, DType::Int64)?.item(),
+        }
     }
 
     fn unary(&self, op: Unary, x: &Tensor) -> Result<Tensor> {

@@ -195,6 +195,12 @@ pub(crate) fn map1<S: Compute, D: Compute>(x: &Tensor, f: impl Fn(&[S::Acc], &mu
 /// [`map1`], compiled once for each pair of types and not for each function.
 #[expect(clippy::type_complexity, reason = "a name would say less than the type")]
 fn map1_any<S: Compute, D: Compute>(x: &Tensor, f: &(dyn Fn(&[S::Acc], &mut [D::Acc]) + Sync)) -> Result<Tensor> {
+    // What is repeated is computed once, and repeated in the result: MLX does so too, and IndexCopy shows it.
+    let distinct: Vec<usize> = x.shape().iter().zip(x.strides()).map(|(&n, &s)| if s == 0 { n.min(1) } else { n }).collect();
+    if distinct != x.shape() {
+        let once = x.view(distinct, x.strides().to_vec(), x.offset())?;
+        return map1_any::<S, D>(&once, f)?.broadcast_to(x.shape());
+    }
     let operand = Operand::<S>::new(x, x.shape())?;
     Tensor::build::<D>(x.shape(), |out| {
         let scratch = || (buffer::<S>(), buffer::<S::Acc>(), buffer::<D::Acc>());
@@ -221,6 +227,11 @@ type Function2<'a, S, D> = &'a (dyn Fn(&[S], &[S], &mut [D]) + Sync);
 
 /// [`map2`], compiled once for each pair of types and not for each function.
 fn map2_any<S: Compute, D: Compute>(a: &Tensor, b: &Tensor, shape: &[usize], f: Function2<'_, S::Acc, D::Acc>) -> Result<Tensor> {
+    let same_everywhere = |t: &Tensor| t.shape().iter().zip(t.strides()).all(|(&n, &s)| n == 1 || (s == 0 && n > 0));
+    if shape.iter().any(|&n| n > 1) && !shape.contains(&0) && same_everywhere(a) && same_everywhere(b) {
+        let [a, b] = [a, b].map(|t| t.view(Vec::new(), Vec::new(), t.offset()));
+        return map2_any::<S, D>(&a?, &b?, &[], f)?.broadcast_to(shape);
+    }
     let (a, b) = (Operand::<S>::new(a, shape)?, Operand::<S>::new(b, shape)?);
     Tensor::build::<D>(shape, |out| {
         let scratch = || (buffer::<S>(), buffer::<S::Acc>(), buffer::<S>(), buffer::<S::Acc>(), buffer::<D::Acc>());

@@ -24,16 +24,23 @@ pub(crate) fn reduce(op: Reduce, x: &Tensor, axes: &[i32], keepdims: bool) -> Re
         other => other,
     };
     match op {
-        Reduce::Sum if summed.is_float() => dispatch!(float, "Sum", summed, T => plan.fold::<T, T, _>(x, &SumFloats(1.0))),
+        Reduce::Sum if summed == DType::Float32 => plan.fold::<f32, f32, _>(x, &SumFloats(1.0)),
+        Reduce::Sum if summed.is_float() => {
+            dispatch!(float, "Sum", summed, T => plan.fold::<T, T, _>(x, &Stepped(0.0, |a, b| T::rounded(a + b))))
+        }
         Reduce::Sum => dispatch!(numeric, "Sum", summed, T => {
             plan.fold::<T, T, _>(&cast(x, summed)?, &Running(<T as Compute>::Acc::ZERO, Arithmetic::plus))
         }),
+        Reduce::Prod if summed.is_float() && summed != DType::Float32 => {
+            dispatch!(float, "Prod", summed, T => plan.fold::<T, T, _>(x, &Stepped(1.0, |a, b| T::rounded(a * b))))
+        }
         Reduce::Prod => dispatch!(numeric, "Prod", summed, T => {
             plan.fold::<T, T, _>(&cast(x, summed)?, &Running(<T as Compute>::Acc::ONE, Arithmetic::times))
         }),
+        Reduce::Mean if x.dtype() == DType::Float32 => plan.fold::<f32, f32, _>(x, &SumFloats(plan.terms as f64)),
         Reduce::Mean => {
-            let x = cast(x, to_float(x.dtype()))?;
-            dispatch!(float, "Mean", x.dtype(), T => plan.fold::<T, T, _>(&x, &SumFloats(plan.terms as f64)))
+            let part = cast(&Tensor::scalar((1.0 / plan.terms as f64) as f32)?, to_float(x.dtype()))?;
+            binary(Binary::Multiply, &reduce(Reduce::Sum, x, axes, keepdims)?, &part)
         }
         Reduce::Max | Reduce::Min if plan.terms == 0 => {
             Err(Error::shape(format!("{} over no elements ({:?}, axes {axes:?}) has no value", op.name(), x.shape())))
@@ -53,35 +60,44 @@ pub(crate) fn reduce(op: Reduce, x: &Tensor, axes: &[i32], keepdims: bool) -> Re
     }
 }
 
-/// Variance over `axes`, or its square root; `ddof` is subtracted from the count, and NaN is the answer where that
-/// leaves nothing.
+/// Variance over `axes`, or its square root; `ddof` is subtracted from the count, which does not become less than 0. Halves are rounded
+/// at every step.
 pub(crate) fn variance(x: &Tensor, axes: &[i32], keepdims: bool, ddof: i32, root: bool) -> Result<Tensor> {
     let plan = Plan::new(x, axes, keepdims)?;
-    let wide = cast(x, DType::Float32)?;
-    let mean = reduce(Reduce::Mean, &wide, axes, true)?;
-    let squares = unary(Unary::Square, &binary(Binary::Subtract, &wide, &mean)?)?;
-    let count = plan.terms as f64 - f64::from(ddof);
-    let count = if count > 0.0 { count } else { f64::NAN };
-    let variance = plan.fold::<f32, f32, _>(&squares, &SumFloats(count))?;
-    let result = if root { unary(Unary::Sqrt, &variance)? } else { variance };
-    cast(&result, to_float(x.dtype()))
+    let mean = reduce(Reduce::Mean, x, axes, true)?;
+    let squares = unary(Unary::Square, &binary(Binary::Subtract, x, &mean)?)?;
+    let count = (plan.terms as f64 - f64::from(ddof)).max(0.0);
+    let variance = if squares.dtype() == DType::Float32 {
+        plan.fold::<f32, f32, _>(&squares, &SumFloats(count))?
+    } else {
+        let part = |x: f64| cast(&Tensor::scalar(x as f32)?, squares.dtype());
+        let sum = reduce(Reduce::Sum, &squares, axes, keepdims)?;
+        if ddof == 0 { binary(Binary::Multiply, &sum, &part(1.0 / count)?)? } else { binary(Binary::Divide, &sum, &part(count)?)? }
+    };
+    if root { unary(Unary::Sqrt, &variance) } else { Ok(variance) }
 }
 
-/// `log(Σ exp(x))`, safe for large values. No axes means no reduction, unlike everywhere else.
+/// `log(Σ exp(x))`, safe for large values. No axes means no reduction, unlike everywhere else. The last axis alone is summed in `f32`,
+/// others in the type itself.
 fn log_sum_exp(x: &Tensor, axes: &[i32], keepdims: bool) -> Result<Tensor> {
-    let dtype = to_float(x.dtype());
-    if axes.is_empty() {
-        return cast(x, dtype);
+    if x.numel() == 0 {
+        return Err(Error::shape(format!("LogSumExp of no elements ({:?}) is refused by MLX", x.shape())));
     }
-    let wide = cast(x, DType::Float32)?;
+    let dtype = to_float(x.dtype());
+    let x = cast(x, dtype)?;
+    if axes.is_empty() {
+        return Ok(x);
+    }
+    let last = axes.len() == 1 && normalise_axis(i64::from(axes[0]), x.rank())? + 1 == x.rank();
+    let wide = if last { cast(&x, DType::Float32)? } else { x.clone() };
     let peak = reduce(Reduce::Max, &wide, axes, true)?;
     // Infinite peaks must not meet infinite terms: inf - inf is not a number.
     let finite = binary(Binary::Less, &unary(Unary::Abs, &peak)?, &Tensor::scalar(f32::INFINITY)?)?;
-    let shift = select(&finite, &peak, &Tensor::scalar(0f32)?)?;
+    let shift = select(&finite, &peak, &cast(&Tensor::scalar(0f32)?, wide.dtype())?)?;
     let terms = unary(Unary::Exp, &binary(Binary::Subtract, &wide, &shift)?)?;
     let log = unary(Unary::Log, &reduce(Reduce::Sum, &terms, axes, true)?)?;
     let kept = cast(&binary(Binary::Add, &log, &shift)?, dtype)?;
-    if keepdims { Ok(kept) } else { kept.reshape(&Plan::new(x, axes, false)?.shape) }
+    if keepdims { Ok(kept) } else { kept.reshape(&Plan::new(&x, axes, false)?.shape) }
 }
 
 /// The middle value, or the mean of the two middle ones; NaNs sort last.
@@ -102,10 +118,11 @@ fn median(x: &Tensor, plan: &Plan) -> Result<Tensor> {
     cast(&result, to_float(x.dtype()))
 }
 
-/// Index (`u32`) of the first largest, or smallest, element along `axis`; the first NaN beats all.
+/// Index (`u32`) of the first largest, or smallest, element along `axis`, as MLX's Metal kernels have it: NaN is passed over, and where
+/// nothing else is there, nothing beats place 0.
 pub(crate) fn arg_extreme(x: &Tensor, axis: i32, keepdims: bool, largest: bool) -> Result<Tensor> {
     let plan = Plan::new(x, &[axis], keepdims)?;
-    if plan.terms == 0 {
+    if x.numel() == 0 {
         return Err(Error::shape(format!("axis {axis} of {:?} has no elements to choose from", x.shape())));
     }
     if x.dtype() == DType::Bool {
@@ -125,31 +142,24 @@ pub(crate) fn arg_extreme(x: &Tensor, axis: i32, keepdims: bool, largest: bool) 
     })
 }
 
-/// Only NaN does not equal itself; integers have none.
-#[expect(clippy::eq_op, reason = "that is the question")]
-fn is_nan<T: PartialEq + Copy>(x: T) -> bool {
-    x != x
-}
-
-fn first_extreme<T: Compute>(x: &Operand<'_, T>, start: usize, terms: usize, largest: bool) -> u32 {
+fn first_extreme<T: Compute>(x: &Operand<'_, T>, start: usize, terms: usize, largest: bool) -> u32
+where
+    T::Acc: Neutral,
+{
     let (mut raw, mut wide) = (buffer::<T>(), buffer::<T::Acc>());
-    let mut best: Option<(T::Acc, usize)> = None;
+    let (mut best, mut at) = (if largest { T::Acc::LOWEST } else { T::Acc::HIGHEST }, 0);
     for from in (0..terms).step_by(CHUNK) {
         let len = CHUNK.min(terms - from);
         for (i, &v) in T::widen(x.chunk(start + from, len, &mut raw), &mut wide).iter().enumerate() {
-            let beats = match best {
-                None => true,
-                Some((b, _)) => !is_nan(b) && (is_nan(v) || if largest { v > b } else { v < b }),
-            };
-            if beats {
-                best = Some((v, from + i));
+            if if largest { v > best } else { v < best } {
+                (best, at) = (v, from + i);
             }
         }
     }
-    best.map_or(0, |(_, i)| u32::try_from(i).unwrap_or(u32::MAX))
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// Running sums along `axis`; from the end if `reverse`, without the element itself unless `inclusive`.
+/// Running sums along `axis`, rounded to the type at every step; from the end if `reverse`, without the element itself unless `inclusive`.
 pub(crate) fn cumsum(x: &Tensor, axis: i32, reverse: bool, inclusive: bool) -> Result<Tensor> {
     if x.dtype() == DType::Bool {
         return cumsum(&cast(x, DType::Int32)?, axis, reverse, inclusive);
@@ -176,36 +186,19 @@ pub(crate) fn cumsum(x: &Tensor, axis: i32, reverse: bool, inclusive: bool) -> R
 
 fn running_sums<T: Compute>(row: &[T], out: &mut [T], reverse: bool, inclusive: bool)
 where
-    T::Acc: Total,
+    T::Acc: Neutral + Arithmetic,
 {
-    let mut total = <T::Acc as Total>::Sum::default();
+    let mut total = T::Acc::ZERO;
     let mut one = [T::zeroed()];
     let mut wide = [T::Acc::zeroed()];
     for i in 0..row.len() {
         let at = if reverse { row.len() - 1 - i } else { i };
         let before = total;
         one[0] = row[at];
-        total = T::widen(&one, &mut wide)[0].add_to(total);
+        total = T::rounded(total.plus(T::widen(&one, &mut wide)[0]));
         let value = if inclusive { total } else { before };
         let mut spare = [T::Acc::zeroed()];
-        T::narrow(&mut out[at..=at], &mut spare, |o| o[0] = <T::Acc as Total>::of(value));
-    }
-}
-
-/// What running sums are kept in: `f64` for floats, as torch does, the type itself for integers.
-trait Total: Copy {
-    type Sum: Copy + Default;
-    fn add_to(self, sum: Self::Sum) -> Self::Sum;
-    fn of(sum: Self::Sum) -> Self;
-}
-
-impl Total for f32 {
-    type Sum = f64;
-    fn add_to(self, sum: f64) -> f64 {
-        sum + f64::from(self)
-    }
-    fn of(sum: f64) -> f32 {
-        sum as f32
+        T::narrow(&mut out[at..=at], &mut spare, |o| o[0] = value);
     }
 }
 
@@ -226,11 +219,6 @@ impl Neutral for f32 {
 
 macro_rules! integers {
     ($($t:ty),*) => { $(
-        impl Total for $t {
-            type Sum = $t;
-            fn add_to(self, sum: $t) -> $t { sum.wrapping_add(self) }
-            fn of(sum: $t) -> $t { sum }
-        }
         impl Neutral for $t {
             const ZERO: $t = 0;
             const ONE: $t = 1;
@@ -284,7 +272,30 @@ impl<S: Elem> Fold<S> for Running<S> {
     }
 }
 
-/// A sum of floats in `f64`, divided by a number at the end.
+/// An operator applied strictly from left to right, which rounds to the type of the elements at every step. What MLX's CPU backend does
+/// with halves; Metal's kernels round as often, in an order that differs with the shape.
+struct Stepped(f32, fn(f32, f32) -> f32);
+
+impl Fold<f32> for Stepped {
+    type State = f32;
+    fn start(&self) -> f32 {
+        self.0
+    }
+    fn run(&self, state: f32, terms: &[f32]) -> f32 {
+        terms.iter().fold(state, |s, v| (self.1)(s, *v))
+    }
+    fn lanes(&self, states: &mut [f32], terms: &[f32]) {
+        for (s, v) in states.iter_mut().zip(terms) {
+            *s = (self.1)(*s, *v);
+        }
+    }
+    fn finish(&self, state: f32) -> f32 {
+        state
+    }
+}
+
+/// A sum of singles in `f64`, divided by a number at the end. MLX adds in `f32`, on each backend in an order of its own; this is between
+/// them.
 struct SumFloats(f64);
 
 impl Fold<f32> for SumFloats {

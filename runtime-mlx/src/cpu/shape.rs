@@ -3,7 +3,8 @@
 use etx_ir::DType;
 
 use super::dtype::{cast, promote_all};
-use super::index::indices;
+use super::index::index as place;
+use super::lanes::Compute;
 use crate::error::{Error, Result};
 use crate::tensor::copy::with_raw;
 use crate::tensor::{Tensor, checked_numel, normalise_axis};
@@ -25,8 +26,9 @@ pub(crate) fn reshape(x: &Tensor, shape: &[i64]) -> Result<Tensor> {
     match open[..] {
         [] => {}
         [axis] => {
-            let rest = checked_numel(&fixed)?;
-            fixed[axis] = x.numel().checked_div(rest).unwrap_or(0);
+            let left = x.numel().checked_div(checked_numel(&fixed)?);
+            let empty = || Error::shape(format!("{shape:?} leaves a length open that tensors without elements do not tell"));
+            fixed[axis] = left.ok_or_else(empty)?;
         }
         _ => return Err(Error::shape(format!("{shape:?} leaves more than one length open"))),
     }
@@ -252,25 +254,43 @@ pub(crate) fn slice_update(dst: &mut Tensor, update: &Tensor, axis: i64, (start,
         return Err(Error::range(format!("a slice update with step {step}")));
     }
     let axis = normalise_axis(axis, dst.rank())?;
-    let (start, count) = slice_bounds(dst.shape()[axis], start, stop, i64::from(step))?;
-    if count > 0 {
-        let region = dst.region(axis, start, step as isize, count)?;
-        let update = cast(update, dst.dtype())?.broadcast_to(&region.shape)?;
-        dst.assign(&region, &update)?;
+    let (n, len) = (dst.shape()[axis] as i64, dst.shape()[axis]);
+    let clamped = |at: i64| if at < 0 { at.saturating_add(n) } else { at }.clamp(0, n);
+    if clamped(start) == clamped(stop) {
+        return Ok(());
     }
-    Ok(())
+    let (start, count) = slice_bounds(len, start, stop, i64::from(step))?;
+    let region = dst.region(axis, start, step as isize, count)?;
+    let update = cast(update, dst.dtype())?.broadcast_to(&region.shape)?;
+    dst.assign(&region, &update)
 }
 
 /// Overwrites the slices at `index` (one axis, `i64`) of `axis` of `dst` with those of `update`; later ones win. In
 /// place if `dst` is the only holder of its elements.
+///
+/// The delegate reads the index from memory, element after element from where it begins, whatever its strides; so does this.
 pub(crate) fn index_copy(dst: &mut Tensor, update: &Tensor, index: &Tensor, axis: i32) -> Result<()> {
     if index.rank() != 1 || index.dtype() != DType::Int64 {
         return Err(Error::dtype(format!("IndexCopy takes i64 indices of rank 1, found {}{:?}", index.dtype(), index.shape())));
     }
     let axis = normalise_axis(i64::from(axis), dst.rank())?;
-    let at = indices(index, dst.shape()[axis])?;
+    let memory = index.storage_elements::<i64>().get(index.offset()..).unwrap_or_default();
+    let read = memory.get(..index.numel()).ok_or_else(|| {
+        let (n, have) = (index.numel(), memory.len());
+        Error::range(format!(
+            "IndexCopy reads {n} indices one after the other from where its view begins, and the memory there ends after {have}"
+        ))
+    })?;
+    let at = read.iter().map(|&i| place(i, dst.shape()[axis])).collect::<Result<Vec<_>>>()?;
+    if at.is_empty() {
+        return Ok(());
+    }
     let mut shape = dst.shape().to_vec();
     shape[axis] = at.len();
+    if update.rank() != dst.rank() || update.shape()[axis] != at.len() {
+        let (n, given) = (at.len(), update.shape());
+        return Err(Error::shape(format!("IndexCopy of {n} indices takes an update of as many along axis {axis}, found {given:?}")));
+    }
     let update = cast(update, dst.dtype())?.broadcast_to(&shape)?;
     let mut done = 0;
     for run in at.chunk_by(|a, b| a + 1 == *b) {
@@ -322,13 +342,31 @@ pub(crate) fn arange(start: i64, stop: i64, step: i64, dtype: DType) -> Result<T
     let span = (i128::from(stop) - i128::from(start)) * i128::from(step.signum());
     let count = if span <= 0 { 0 } else { (span - 1) / i128::from(step.unsigned_abs()) + 1 };
     let count = usize::try_from(count).map_err(|_| Error::limit("the length of a range overflows"))?;
-    let numbers = Tensor::build::<i64>(&[count], |out| {
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = start.wrapping_add(step.wrapping_mul(i as i64));
-        }
+    let counted = || {
+        Tensor::build::<i64>(&[count], |out| {
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = start.wrapping_add(step.wrapping_mul(i as i64));
+            }
+            Ok(())
+        })
+    };
+    match dtype {
+        DType::Float16 => added_up::<half::f16>(count, start, step),
+        DType::BFloat16 => added_up::<half::bf16>(count, start, step),
+        DType::Float32 => added_up::<f32>(count, start, step),
+        _ => cast(&counted()?, dtype),
+    }
+}
+
+/// Numbers added up in the element type, as MLX does: they get stuck where that has no room for the next.
+fn added_up<T: Compute<Acc = f32>>(count: usize, start: i64, step: i64) -> Result<Tensor> {
+    Tensor::build::<T>(&[count], |out| {
+        let first = T::rounded(start as f32);
+        let by = T::rounded(T::rounded((start + step) as f32) - first);
+        let numbers: Vec<f32> = std::iter::successors(Some(first), |&at| Some(T::rounded(at + by))).take(count).collect();
+        T::narrow(out, &mut vec![0.0; count], |o| o.copy_from_slice(&numbers));
         Ok(())
-    })?;
-    cast(&numbers, dtype)
+    })
 }
 
 /// Keeps the elements on and below diagonal `k` of the last two axes (on and above it if `upper`), zero elsewhere.

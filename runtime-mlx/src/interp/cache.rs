@@ -61,6 +61,9 @@ impl<A: Clone> Caches<A> {
         if tokens != v_tokens || engine.shape(step.q).get(2) != Some(tokens) {
             return Err(Error::shape(format!("as many queries and values as keys are needed: {k_shape:?}, {v_shape:?}")));
         }
+        if *batch != 1 || key_width != value_width {
+            return Err(Error::shape(format!("the cache holds one sequence, keys and values of one width: {k_shape:?}, {v_shape:?}")));
+        }
         let start = usize::try_from(step.position).map_err(|_| Error::range(format!("position {} is negative", step.position)))?;
         let end = start.checked_add(*tokens).ok_or_else(|| Error::limit("the position overflows"))?;
 

@@ -7,6 +7,7 @@ use super::cache::Step;
 use super::{Machine, Scalar, scalar_i32};
 use crate::engine::{Binary, Conv, Engine, Kernel, Quantized, Reduce, Rope, Unary};
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// What the reference's interpreter demands of the sizes of what these instructions make: none of them is zero, and all together are at
 /// most 4 GiB. A file that asks for more would fail there; it must not pass here.
@@ -23,6 +24,9 @@ fn bounded(sizes: impl IntoIterator<Item = i64>, dtype: DType) -> Result<()> {
     }
     Ok(())
 }
+
+/// What a round of a scan counts as beside its body, in instructions: it takes slices and keeps results.
+const ROUND: u64 = 4;
 
 impl<E: Engine> Machine<E> {
     /// Runs one instruction (and the chains it calls).
@@ -77,6 +81,10 @@ impl<E: Engine> Machine<E> {
                 let (Some(layer), Some(scale)) = (layer_id, scale) else {
                     return Err(Error::argument("a cache update without layer number or scale"));
                 };
+                let dtype = self.engine.dtype(self.get(position)?);
+                if !matches!(dtype, DType::Int32 | DType::Int64) {
+                    return Err(Error::dtype(format!("the position of a cache update must be i32 or i64, not {dtype}")));
+                }
                 let position = self.engine.item_int(&self.first(position)?)?;
                 let (q, k, v) = (self.get(q)?.clone(), self.get(k)?.clone(), self.get(v)?.clone());
                 let step = Step { q: &q, k: &k, v: &v, position, layer, scale, out_dtype };
@@ -396,9 +404,8 @@ impl<E: Engine> Machine<E> {
 
     /// Runs the body once for each index along the axis of the originals and stacks what it leaves in the outputs.
     fn scan(&mut self, originals: &[Tid], sliced: &[Tid], outputs: &[Tid], body: i32, axis: i32) -> Result<()> {
-        let sources = originals.iter().map(|&t| self.get(t).cloned()).collect::<Result<Vec<_>>>()?;
-        let first = sources.first().ok_or_else(|| Error::argument("a scan over nothing"))?;
-        let shape = self.engine.shape(first);
+        let first = originals.first().ok_or_else(|| Error::argument("a scan over nothing"))?;
+        let shape = self.engine.shape(self.get(*first)?);
         let steps = usize::try_from(axis).ok().and_then(|a| shape.get(a).copied());
         let steps = steps.ok_or_else(|| Error::range(format!("axis {axis} is out of range for shape {shape:?}")))?;
         if steps == 0 {
@@ -407,8 +414,10 @@ impl<E: Engine> Machine<E> {
         let body = u32::try_from(body).map_err(|_| Error::range(format!("there is no chain {body}")))?;
         let mut collected: Vec<Vec<E::Array>> = vec![Vec::new(); outputs.len()];
         for step in 0..steps {
-            for (&to, source) in sliced.iter().zip(&sources) {
-                let slice = self.engine.take_at(source, step as i64, axis)?;
+            limits::step(ROUND)?;
+            // Read anew in every round: the body may have changed them.
+            for (&to, &source) in sliced.iter().zip(originals) {
+                let slice = self.engine.take_at(self.get(source)?, step as i64, axis)?;
                 self.set(to, slice)?;
             }
             self.run_chain(body, false).map_err(|e| e.within(format!("step {step} of the scan")))?;

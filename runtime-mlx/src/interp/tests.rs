@@ -131,6 +131,43 @@ fn elements_are_read_by_their_value() {
     assert_eq!(read(Tensor::scalar(200u8).unwrap()).unwrap(), 200.0);
     assert_eq!(read(Tensor::from_slice(&[1, 1], &[-3i8]).unwrap()).unwrap(), -3.0);
     assert_eq!(read(Tensor::from_slice(&[2], &[1i32, 2]).unwrap()).unwrap_err().kind(), ErrorKind::Shape);
+    // Four bytes are read as an integer, whatever they are.
+    assert_eq!(read(Tensor::scalar(1.0f32).unwrap()).unwrap(), 0x3f80_0000 as f32);
+    assert_eq!(read(Tensor::scalar(half::f16::ONE).unwrap()).unwrap_err().kind(), ErrorKind::DType);
+}
+
+#[test]
+fn inputs_without_elements_are_taken_where_the_delegate_takes_them() {
+    let chain = vec![Instr::Abs { x: Tid(0), out: Tid(1) }];
+    let metas = vec![meta(DType::Float32, &[-1, -1]); 2];
+    let mut machine = load(program([0, 1, 1, 0, 0], 0, metas, vec![chain]));
+    assert!(machine.run(&[floats(&[0, 3], &[])]).is_ok());
+    assert_eq!(machine.run(&[floats(&[3, 0], &[])]).unwrap_err().kind(), ErrorKind::Argument);
+}
+
+#[test]
+fn indices_are_read_as_they_lie_in_memory() {
+    // The first column of [[0, 2], [1, 0], [2, 1]] is 0, 1, 2; the delegate reads 0, 2, 1.
+    let (i, x, out, at, dense) = (Tid(0), Tid(1), Tid(2), Tid(3), Tid(4));
+    let run = |made: Vec<Instr>, indices| {
+        let chain = [made, vec![Instr::IndexCopy { dst: x, update: x, indices, out, axis: 0 }]].concat();
+        let metas = vec![meta(DType::Int64, &[3, 2]), meta(DType::Float32, &[3]), meta(DType::Float32, &[3])];
+        let mut machine = load(program([0, 2, 1, 0, 2], 0, metas, vec![chain]));
+        let table = Value::Tensor(Tensor::from_slice(&[3, 2], &[0i64, 2, 1, 0, 2, 1]).unwrap());
+        machine.run(&[table, floats(&[3], &[10.0, 20.0, 30.0])]).map(|v| list(&v))
+    };
+    let column = |n: i64| Instr::Take { x: i, out: at, index: n.into(), axis: 1 };
+    assert_eq!(run(vec![column(0)], at).unwrap(), [10.0, 30.0, 20.0]);
+    assert_eq!(run(vec![column(0), Instr::Contiguous { x: at, out: dense }], dense).unwrap(), [10.0, 20.0, 30.0]);
+    // A number that is repeated stays one, whatever is computed of it.
+    let repeated = vec![
+        Instr::Full { out: at, shape: vec![], v: FloatOrVid::Float(1.0), scalar_type: DType::Int32 },
+        Instr::BroadcastTo { x: at, out: dense, shape: vec![3.into()] },
+        Instr::Square { x: dense, out: dense },
+        Instr::Multiply { a: dense, b: dense, out: dense },
+        Instr::AsType { x: dense, out: at, scalar_type: DType::Int64 },
+    ];
+    assert_eq!(run(repeated, at).unwrap_err().kind(), ErrorKind::Range);
 }
 
 #[test]
@@ -379,4 +416,69 @@ fn attention_over_a_cache_needs_its_layer_and_scale() {
         let error = run(layer, scale).unwrap_err();
         assert!(error.kind() == ErrorKind::Argument && error.to_string().contains("without layer number or scale"), "{error}");
     }
+}
+
+/// One input, one output, some temps; what the first of the chains does is what a call does.
+fn asking(temps: u32, chains: Vec<Vec<Instr>>) -> Machine<Cpu> {
+    let metas = vec![meta(DType::Float32, &[2]), meta(DType::Float32, &[2])];
+    load(program([0, 1, 1, 0, temps], 0, metas, chains))
+}
+
+#[test]
+fn a_call_takes_no_more_memory_than_it_may() {
+    let (x, out) = (Tid(0), Tid(1));
+    // Five times 16 MiB that stay alive: together more than a call may have here.
+    let full = |out: Tid| Instr::Full { out, shape: vec![IntOrVid::Int(4 << 20)], v: FloatOrVid::Float(1.0), scalar_type: DType::Float32 };
+    let parts: Vec<Tid> = (2..7).map(Tid).collect();
+    let mut chain: Vec<Instr> = parts.iter().map(|&t| full(t)).collect();
+    let sum = Tid(7);
+    for &t in &parts {
+        chain.push(Instr::Sum { x: t, out: sum, axes: None, keepdims: false });
+    }
+    chain.push(Instr::Abs { x, out });
+    let mut machine = asking(6, vec![chain]);
+    let given = [floats(&[2], &[1.0, -2.0])];
+    assert_eq!(list(&machine.run(&given).unwrap()), [1.0, 2.0]);
+    machine.account = Account::new(Limits { memory: Some(70 << 20), steps: None }, 0, 100);
+    let error = machine.run(&given).unwrap_err();
+    assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("instruction 4"), "{error}");
+    // What a failed call had is given back, and outputs that callers keep do not count.
+    machine.account = Account::new(Limits { memory: Some(90 << 20), steps: None }, 0, 100);
+    let kept: Vec<_> = (0..3).map(|_| machine.run(&given).unwrap()).collect();
+    assert_eq!(kept.len(), 3);
+}
+
+#[test]
+fn a_call_takes_no_more_instructions_than_it_may() {
+    let (x, out) = (Tid(0), Tid(1));
+    let either = |chain: u32| Instr::If { cond: IntOrVid::Int(1), then_chain_idx: chain, else_chain_idx: chain };
+    // Each chain runs the next one twice.
+    let mut chains: Vec<Vec<Instr>> = (1..40u32).map(|next| vec![either(next), either(next)]).collect();
+    chains.push(vec![Instr::Noop {}]);
+    chains[0].push(Instr::Abs { x, out });
+    let error = asking(0, chains).run(&[floats(&[2], &[1.0, 2.0])]).unwrap_err();
+    assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("--max-steps"), "{error}");
+    // A broadcast axis costs nothing, and has two thousand million steps.
+    let (wide, slice) = (Tid(2), Tid(3));
+    let shape = vec![IntOrVid::Int((1 << 31) - 1), IntOrVid::Int(2)];
+    let scan = vec![
+        Instr::BroadcastTo { x, out: wide, shape },
+        Instr::Scan { originals: vec![wide], sliced: vec![slice], outputs: vec![], carry: vec![], body_chain_idx: 1, scan_axis: 0 },
+        Instr::Abs { x, out },
+    ];
+    let error = asking(2, vec![scan, vec![Instr::Noop {}]]).run(&[floats(&[2], &[1.0, 2.0])]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+}
+
+#[test]
+fn buffers_take_no_more_memory_than_a_method_may_have() {
+    // Unit tests have a low limit for one tensor, so many of them.
+    let mut metas = vec![meta(DType::Float32, &[2]), meta(DType::Float32, &[2])];
+    metas.extend(vec![meta(DType::Float32, &[8 << 20]); 40]);
+    let chains = vec![vec![Instr::Abs { x: Tid(0), out: Tid(1) }]];
+    let program = program([0, 1, 1, 40, 0], 0, metas, chains);
+    let account = Account::new(Limits::default(), 0, 1);
+    let made = account.enter(|| Machine::new(Cpu, program, |_, _| Tensor::scalar(0f32)));
+    let error = made.err().unwrap();
+    assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("mutable buffer"), "{error}");
 }

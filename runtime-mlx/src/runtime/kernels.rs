@@ -19,11 +19,14 @@ use super::{Slot, fetch, memory, put};
 use crate::cpu::dtype::cast;
 use crate::cpu::shape::{concatenate, slice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::tensor::Tensor;
 use crate::value::{Value, ValueSpec};
 
 /// Writes a tensor over another, as the end of a method does for inputs and buffers that it mutates.
 const COPY: &str = "aten::copy_";
+/// Elements that a kernel may make outside of any call, which has limits.
+const MOST_ELEMENTS: u64 = 1 << 26;
 /// Gives a tensor other sizes.
 const VIEW: &str = "executorch_prim::et_view.default";
 /// Appends to a tensor what one round of a loop gave.
@@ -124,6 +127,7 @@ fn operator(op: OpId, args: &[Arg], results: &[i32], slots: &[Slot], values: &mu
         let kind = if e.kind() == etx_ir::error::ErrorKind::Unsupported { ErrorKind::Unsupported } else { ErrorKind::Argument };
         Error::new(kind, e.to_string())
     };
+    let budget = limits::current().map_or(MOST_ELEMENTS, |account| account.elements_left());
     // All that it reads is there, or the first that is not is named.
     let mut read = BTreeMap::new();
     let mut missing = None;
@@ -139,7 +143,7 @@ fn operator(op: OpId, args: &[Arg], results: &[i32], slots: &[Slot], values: &mu
     if let Some(e) = missing {
         return Err(e);
     }
-    let computed = eval::call(op, args, &|id| read.get(&id).cloned()).map_err(failed)?;
+    let computed = eval::call_within(op, args, &|id| read.get(&id).cloned(), budget).map_err(failed)?;
     if computed.len() < results.len() {
         return Err(Error::format(format!("{} results, {} are taken", computed.len(), results.len())));
     }

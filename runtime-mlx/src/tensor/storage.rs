@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::limits::Charge;
 
 /// Most bytes one result may take. The reference runtime draws the same line; it also keeps hostile shapes from
 /// exhausting the machine. (Unit tests try many absurd sizes and must stay quick.)
@@ -28,7 +29,11 @@ impl<T: AsRef<[u8]> + Send + Sync> ByteSource for T {
 struct Buffer {
     words: Vec<u128>,
     len: usize,
+    charge: Charge,
 }
+
+/// Above this many bytes an allocation is tried before it is made: a failure is an error then, not the end of the process.
+const LARGE: usize = 1 << 20;
 
 /// Reference-counted bytes. Owned bytes can be written when nobody else holds them; windows never.
 #[derive(Clone)]
@@ -47,8 +52,21 @@ impl Storage {
             return Err(Error::limit(format!("a result of {len} bytes is over the limit of {MAX_RESULT_BYTES} bytes")));
         }
         let len = usize::try_from(len).map_err(|_| Error::limit(format!("{len} bytes do not fit this machine")))?;
+        let charge = Charge::take(len as u64)?;
+        let words = len.div_ceil(size_of::<u128>());
+        if len > LARGE {
+            let tried = Vec::<u128>::new().try_reserve_exact(words);
+            tried.map_err(|_| Error::limit(format!("the system gives no {len} bytes")))?;
+        }
         // calloc: large buffers cost nothing until their pages are touched.
-        Ok(Storage(Kind::Owned(Arc::new(Buffer { words: vec![0; len.div_ceil(size_of::<u128>())], len }))))
+        Ok(Storage(Kind::Owned(Arc::new(Buffer { words: vec![0; words], len, charge }))))
+    }
+
+    /// No longer counts the bytes as those of a call.
+    pub(crate) fn release(&self) {
+        if let Kind::Owned(buffer) = &self.0 {
+            buffer.charge.release();
+        }
     }
 
     /// A window of shared memory, in place if it is aligned to `align` bytes, as a copy otherwise.

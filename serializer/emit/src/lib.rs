@@ -176,6 +176,15 @@ pub fn emit(package: Package) -> Result<Contents> {
     Ok(emitter.contents)
 }
 
+/// The bytes of memory that are planned for a method.
+///
+/// # Errors
+/// As [`emit`].
+pub fn planned_bytes(method: Method) -> Result<u64> {
+    let plan = emit_method(method, &mut Emitter { contents: Contents::default() })?;
+    Ok(plan.non_const_buffer_sizes.iter().filter_map(|&n| u64::try_from(n).ok()).fold(0, u64::saturating_add))
+}
+
 /// Pytree node of anything that is not a container.
 const fn leaf() -> &'static str {
     r#"{"type": null, "context": null, "children_spec": []}"#

@@ -4,6 +4,8 @@
 //! an object at offset 0 when nothing there lives at the same time, or behind everything that does; otherwise it starts a
 //! new object. Objects lie end to end.
 
+use std::collections::HashMap;
+
 use etx_serializer::error::{Error, ErrorKind, Result};
 
 /// Tensors begin at multiples of this many bytes and take a multiple of it.
@@ -29,6 +31,15 @@ struct Object {
     placed: Vec<(usize, u64)>,
 }
 
+/// What is known of the objects for tensors that live from one step to another. Objects only fill up, so it stays true.
+#[derive(Default)]
+struct Seen {
+    /// Objects before this one hold something that lives at the same time.
+    busy: usize,
+    /// None of these has more room behind that.
+    room: u64,
+}
+
 /// The offset of each tensor, and the bytes of the area that holds them all.
 ///
 /// # Errors
@@ -42,8 +53,9 @@ pub(crate) fn plan(tensors: &[Lifetime]) -> Result<(Vec<u64>, i64)> {
     order.sort_by_key(|&(size, i, _)| std::cmp::Reverse((size, i)));
 
     let mut objects: Vec<Object> = Vec::new();
+    let mut seen: HashMap<(usize, usize), Seen> = HashMap::new();
     for &(size, i, tensor) in &order {
-        // The first byte of each object behind everything alive at the same time.
+        // The first byte of an object behind everything that lives at the same time.
         let busy = |object: &Object| {
             let alive = object.placed.iter().filter_map(|&(other, offset)| Some((tensors.get(other)?, offset)));
             alive
@@ -51,16 +63,32 @@ pub(crate) fn plan(tensors: &[Lifetime]) -> Result<(Vec<u64>, i64)> {
                 .map(|(other, offset)| offset.saturating_add(other.bytes.next_multiple_of(ALIGNMENT)))
                 .max()
         };
-        let ends: Vec<Option<u64>> = objects.iter().map(busy).collect();
-        let free = ends.iter().position(Option::is_none).map(|o| (o, 0));
-        let behind = || {
-            let fits = |(o, end): (usize, &Option<u64>)| {
-                let end = end.filter(|&end| end > 0)?;
-                (end.checked_add(size)? <= objects.get(o)?.size).then_some((o, end))
-            };
-            ends.iter().enumerate().find_map(fits)
+        let room = |object: &Object, end: u64| if end > 0 { object.size.saturating_sub(end) } else { object.size };
+        let seen = seen.entry((tensor.first, tensor.last)).or_default();
+        let free = loop {
+            let Some(object) = objects.get(seen.busy) else { break None };
+            match busy(object) {
+                None => break Some((seen.busy, 0)),
+                Some(end) => seen.room = seen.room.max(room(object, end)),
+            }
+            seen.busy += 1;
         };
-        match free.or_else(behind).and_then(|(o, offset)| Some((objects.get_mut(o)?, offset))) {
+        let mut behind = || {
+            if size > seen.room {
+                return None;
+            }
+            let mut most = 0;
+            for (o, object) in objects.iter().enumerate() {
+                let end = busy(object)?;
+                most = most.max(room(object, end));
+                if end > 0 && end.checked_add(size).is_some_and(|end| end <= object.size) {
+                    return Some((o, end));
+                }
+            }
+            seen.room = most;
+            None
+        };
+        match free.or_else(&mut behind).and_then(|(o, offset)| Some((objects.get_mut(o)?, offset))) {
             Some((object, offset)) => object.placed.push((i, offset)),
             None => objects.push(Object { size, placed: vec![(i, 0)] }),
         }

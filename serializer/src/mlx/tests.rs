@@ -246,7 +246,7 @@ fn damaged_bytes_are_an_error_or_a_valid_program() {
 #[test]
 fn payloads_of_the_reference_there_and_back() {
     let Some(cases) = std::env::var_os("ETX_CASES") else { return };
-    let mut folders = vec![std::path::PathBuf::from(cases)];
+    let mut folders: Vec<_> = std::env::split_paths(&cases).collect();
     let (mut files, mut payloads, mut failures) = (0, 0, Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {

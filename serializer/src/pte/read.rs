@@ -70,8 +70,16 @@ impl PteFile {
     /// # Errors
     /// [`ErrorKind::Io`] when it cannot be opened, else as [`PteFile::parse`]; the path is in the context.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::new(Storage::Mapped(MappedFile::open(path)?)).map_err(|e| e.within(path.display().to_string()))
+        Self::of(MappedFile::open(path)?)
+    }
+
+    /// Checks a file that is mapped already.
+    ///
+    /// # Errors
+    /// As [`PteFile::parse`]; the path is in the context.
+    pub fn of(file: MappedFile) -> Result<Self> {
+        let path = file.path().display().to_string();
+        Self::new(Storage::Mapped(file)).map_err(|e| e.within(path))
     }
 
     /// Checks a file in memory.
@@ -84,7 +92,11 @@ impl PteFile {
     }
 
     fn new(storage: Storage) -> Result<Self> {
-        let (header, program) = parse(Window::new(storage.bytes()), storage.bytes().len() as u64)?;
+        let parsed = parse(Window::new(storage.bytes()), storage.bytes().len() as u64);
+        let (header, program) = parsed.map_err(|e| match e.kind() {
+            ErrorKind::Unsupported => e.help("lower the program again, for the schema of ExecuTorch 1.5"),
+            _ => e.help("the file is damaged or was cut short; copy it again, or lower the program again"),
+        })?;
         let mut by_key: Vec<u32> = (0..).take(program.named_data.len()).collect();
         by_key.sort_by_key(|&i| program.named_data.get(i as usize).map(|d| d.key.as_str()));
         Ok(PteFile { storage, header, program, by_key })

@@ -1,6 +1,7 @@
 //! Writing: the layout first, then everything straight into its place, then the name.
 
 use std::fs::File;
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -58,11 +59,55 @@ pub fn write_watched(contents: &Contents, path: impl AsRef<Path>, progress: &(dy
     let file = NewFile::create(path)?;
     stream(&layout, file.file(), progress).map_err(named)?;
     file.complete()?;
+    Ok(stats(layout))
+}
+
+/// Writes the same bytes from the first to the last, to what has no places to write at, such as a pipe.
+///
+/// # Errors
+/// As [`write()`], but for names and folders; what is written by then stays.
+pub fn write_to(contents: &Contents, out: &mut dyn Write, progress: &dyn Fn(u64, u64)) -> Result<Stats> {
+    let layout = lay_out(contents)?;
+    let failed = |e: io::Error| Error::io("cannot write", e);
+    out.write_all(&layout.head).map_err(failed)?;
+    let mut at = layout.head.len() as u64;
+    let mut buffer = Vec::new();
+    // Gaps are zeros, as they are in a file.
+    let gap = |out: &mut dyn Write, from: u64, to: u64| io::copy(&mut io::repeat(0).take(to.saturating_sub(from)), out).map_err(failed);
+    for part in &layout.parts {
+        gap(out, at, part.offset)?;
+        at = part.offset;
+        let t = match part.source {
+            Source::Bytes(bytes) => {
+                out.write_all(bytes).map_err(failed)?;
+                progress(bytes.len() as u64, layout.file_bytes);
+                at += bytes.len() as u64;
+                continue;
+            }
+            Source::Tensor(t) => t,
+        };
+        let mut done = 0;
+        while done < t.byte_len() {
+            let len = piece_len(t).min(t.byte_len() - done);
+            buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+            fill(t, done, &mut buffer).map_err(|e| e.within(part.name))?;
+            out.write_all(&buffer).map_err(failed)?;
+            progress(len, layout.file_bytes);
+            done += len;
+        }
+        at += done;
+    }
+    gap(out, at, layout.file_bytes)?;
+    out.flush().map_err(failed)?;
+    Ok(stats(layout))
+}
+
+fn stats(layout: Layout<'_>) -> Stats {
     let copied = |part: &Part<'_>| match part.source {
         Source::Tensor(t) if t.file_range().is_some() => t.byte_len(),
         _ => 0,
     };
-    Ok(Stats {
+    Stats {
         file_bytes: layout.file_bytes,
         program_bytes: layout.head.len() as u64,
         payload_bytes: layout.payload_bytes,
@@ -71,7 +116,7 @@ pub fn write_watched(contents: &Contents, path: impl AsRef<Path>, progress: &(dy
         shared_bytes: layout.shared_bytes,
         copied_bytes: layout.parts.iter().map(copied).sum(),
         shared: layout.shared,
-    })
+    }
 }
 
 /// Fills `file`, which is empty.

@@ -102,3 +102,25 @@ def samples(self, x, at, n, line):
 def grid_sample_of_any_size(self, x, grid):
     """Images whose size is known at run time, at places of which as many are: each way between pixels, each kind of edge."""
     return [A.grid_sampler_2d(x, grid, mode, edge, aligned) for mode, edge, aligned in ((0, 0, False), (0, 1, True), (1, 2, False), (1, 0, True), (2, 1, False), (2, 2, True))]
+
+
+@case(steps=lambda: [call(torch.randn(n, 3, 4, 4), torch.randn(1, 2, 3, 2, 2)) for n in (2, 3)], dynamic=lambda: ({0: Dim("n", min=2, max=6)}, None), rtol=1e-4, atol=1e-5, bare=True)
+class core_storage_in_other_orders(torch.nn.Module):
+    """Memory behind tensors with channels last (made so, cast so, convolved so, a weight), behind views of them, written to, and behind views that begin elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 5, 1).to(memory_format=torch.channels_last)
+        self.register_buffer("table", torch.randn(2, 3, 2, 2).contiguous(memory_format=torch.channels_last), persistent=True)
+
+    def forward(self, x, v):
+        c, d, last = x.contiguous(memory_format=torch.channels_last), v.contiguous(memory_format=torch.channels_last_3d), torch.channels_last
+        made = [x.to(memory_format=last), x.clone(memory_format=last), (x * 2).to(memory_format=last), c + 1, self.conv(c).relu(), self.table, x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)]
+        w = x.clone(memory_format=last)
+        A.as_strided(w, [2, 2], [3, 1], 1).mul_(-2)
+        w.add_(1)
+        t, y = x.clone(), x * 1
+        A.as_strided(t[1], [2, 3], [7, 2], 3).zero_()
+        rows = y[:, 1:]
+        return ([A.as_strided(m, [6], [1]) for m in (c, d, *made)] + [A.as_strided(c, [3, 2], [5, 2], 4), A.as_strided(d, [2, 2, 3], [12, 1, 4], 0), w, A.as_strided(w, [5], [2]), t, A.as_strided(c.permute(0, 2, 3, 1), [7], [1]), A.as_strided(c[1], [7], [1], 2),
+                A.as_strided(c[1], [7], [1]), A.as_strided(rows, [4], [1]), A.as_strided(rows[1, 0], [2, 2], [4, 1]), A.as_strided(x.select(1, 2), [5], [1], 0), A.as_strided(y.transpose(1, 2)[:, 1:], [5], [1]), A.as_strided_copy(c, [6], [1], 1)])

@@ -107,3 +107,10 @@ def halves_times_numbers(self, b, h, f):
     """Products and quotients of halves with numbers, and with scalar tensors of wider types: the number is not rounded, the result is, once."""
     return (b * 0.1, b / 0.7, h * 0.1, h / 3.3, b * f, h / f, b * torch.tensor(0.3, dtype=torch.float64), f * b, b * 0.5, b * 257, torch.div(b, 0.3, rounding_mode="trunc"), F.leaky_relu(b, 0.1),
             F.leaky_relu(h, -0.3), b + 0.1, h - 0.7, b + f)
+
+
+@case(steps=lambda: [call(torch.randn(n)) for n in (300, 5)], dynamic=lambda: ({0: torch.export.Dim("n", min=2, max=512)},), bare=True, reference_wrong="it counts in halves, which get stuck")
+def ranges_in_halves(self, x):
+    """Ranges longer than a half has whole numbers, of known and of symbolic length, and one beyond those of a float."""
+    n = x.shape[0]
+    return [torch.arange(*bounds, dtype=t) for t in (torch.bfloat16, torch.float16) for bounds in ((300,), (2040, 2060), (0, -700, -3), (n,), (n, 3 * n, 2), (8,))] + [torch.arange(16777210, 16777226, dtype=torch.float32), x * torch.arange(n)]

@@ -194,3 +194,85 @@ class parameter_written(nn.Module):
         before = self.weight * x
         self.weight.add_(x)
         return before, self.weight * 2
+
+
+@case(steps=lambda: [call(torch.tensor(v)) for v in ([1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [3.0, 0.25, 1.0], [-4.0, 1.0, 2.0])], bare=True)
+class branches_write_buffers(nn.Module):
+    """Branches that write to buffers, to views of them, to tensors of the call: both, one of them, a branch inside a branch, by what a buffer says; read afterwards through every alias."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(3))
+        self.register_buffer("scale", torch.ones(2))
+        self.register_buffer("grid", torch.arange(12.0).reshape(4, 3))
+        self.register_buffer("calls", torch.tensor(0))
+        self.register_buffer("started", torch.tensor(False))
+
+    def forward(self, x):
+        def both(x):
+            self.sum.add_(x)
+            self.scale.mul_(2)
+            return x + self.scale.sum()
+
+        def one(x):
+            self.scale.sub_(1)
+            return x * 2
+
+        def inner(x):
+            def deep(x):
+                self.calls.add_(1)
+                self.grid[1].add_(x)
+                return x + 1
+
+            return torch.cond(x.max() > 1, deep, lambda x: x - self.sum, (x,))
+
+        def column(x):
+            self.grid[:, 0].copy_(self.grid[:, 1] * 0.5)
+            return x * self.calls
+
+        def first(x):
+            self.started.fill_(True)
+            self.sum.copy_(x)
+            return x.clone()
+
+        row, left = self.grid[2], self.grid[:, :2]
+        local = x * 3
+        part = local[1:]
+
+        def by_row(x, row, left):
+            row.add_(x)
+            return left.sum() + self.grid.sum()
+
+        def by_left(x, row, left):
+            left.mul_(-0.5)
+            return row.sum()
+
+        def write(a, b):
+            a.add_(1)
+            return a * b
+
+        a = torch.cond(x.sum() > 0, both, one, (x,))
+        b = torch.cond(a.sum() > 0, inner, column, (a,))
+        c = torch.cond(self.started, lambda x: x - self.sum, first, (b,))
+        d = torch.cond(x[0] > 0, by_row, by_left, (x, row, left))
+        e = torch.cond(x[1] > 0, write, lambda a, b: a - b, (local, local))
+        return a, b, c, d, e, local, part, row + 0, left * 1, self.sum + 0, self.scale * 1
+
+
+@case(steps=lambda: [call(torch.tensor([[2, 0], [0, 1], [1, 2]]), torch.tensor([2, 1, 0]), torch.tensor(1, dtype=torch.int32), torch.randn(3, 2)) for _ in range(2)], bare=True)
+class places_seen_through_views(nn.Module):
+    """Copies to places that are a column, a row, every second one, reversed or computed of what is repeated, into constants, buffers and what they hold themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(3, 2))
+        self.register_buffer("cache", torch.zeros(3, 2))
+        self.register_buffer("row", torch.arange(3.0))
+
+    def forward(self, i, j, s, x):
+        column, turned = i[:, 0], i.t()
+        self.cache.index_copy_(0, column, x)
+        self.row.copy_(self.row.index_copy(0, j, self.row))
+        places = (column, turned[1], i.flatten()[::2] % 3, j.flip(0), (s.expand(3) * s.expand(3)).long())
+        copies = [x.index_copy(0, at, -x) for at in places]
+        return (*copies, self.table.index_copy(0, column, x), self.table.slice_scatter(x[:2], 0, 1, 3), self.cache * 1, self.row + 0)

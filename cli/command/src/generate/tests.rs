@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use etx::mlx::{BACKEND, FloatOrVid, Instr, IntOrVid, NamedSlot, Program, Slot, TensorMeta, Tid, Vid};
 use etx::emit::{self, Constant, ConstantMethod, Delegate, DelegateOutput, Input, Package, TensorSpec, Value as V};
+use etx::mlx::{BACKEND, FloatOrVid, Instr, IntOrVid, NamedSlot, Program, Slot, TensorMeta, Tid, Vid};
 use etx::serializer::{mlx, pte};
 
 use super::*;

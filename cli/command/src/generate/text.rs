@@ -1,15 +1,42 @@
 //! Text to tokens and back, as it comes.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::process::Command;
 
-use super::Error;
+use super::apart::Apart;
+use super::{Error, growth};
 
 /// What `tokenizer.json` describes.
 #[derive(Debug)]
-pub struct Tokenizer(tokenizers::Tokenizer);
+pub struct Tokenizer(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Here(Box<tokenizers::Tokenizer>),
+    Apart(Apart),
+}
+
+/// What the tokenizers crate gives; its panics are errors.
+fn caught<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, Error> {
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|e| Error::Tokenizer(e.to_string())),
+        Err(_) => Err(Error::Tokenizer("the tokenizers crate fails on this file or text".to_owned())),
+    }
+}
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` in a process of its own, which `command` starts: it must call [`serve`](super::serve) on the
+    /// file. For files of unknown origin, which can make the tokenizers crate ask for all memory, or never end.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if it cannot be read, is no such file, or asks for more time or memory than a file of its size may.
+    pub fn apart(command: Command, path: impl AsRef<Path>) -> Result<Self, Error> {
+        Apart::start(command, path.as_ref()).map(|apart| Tokenizer(Kind::Apart(apart)))
+    }
+
+    /// Reads a `tokenizer.json`. Panics of the tokenizers crate are errors; see [`apart`](Self::apart) for files that one does
+    /// not trust.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if it cannot be read, or is no such file.
@@ -17,11 +44,19 @@ impl Tokenizer {
         let path = path.as_ref();
         let fail = |e: &dyn std::fmt::Display| Error::Tokenizer(format!("{}: {e}", path.display()));
         let bytes = std::fs::read(path).map_err(|e| fail(&e))?;
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| fail(&e))?;
-        // Files may ask for both, for training in batches; a prompt is taken as it is.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| fail(&e))?;
-        Ok(Tokenizer(tokenizer))
+        growth::check(&bytes).map_err(|e| fail(&e))?;
+        let read = caught(|| {
+            let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)?;
+            // Files may ask for both, for training in batches; a prompt is taken as it is.
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None)?;
+            Ok(tokenizer)
+        });
+        match read {
+            Ok(tokenizer) => Ok(Tokenizer(Kind::Here(Box::new(tokenizer)))),
+            Err(Error::Tokenizer(what)) => Err(fail(&what)),
+            Err(e) => Err(e),
+        }
     }
 
     /// The tokens of a text, with those that the file puts before and after one.
@@ -29,8 +64,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] for text that has no tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.0.encode(text, true).map_err(|e| Error::Tokenizer(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        match &self.0 {
+            Kind::Here(tokenizer) => caught(|| Ok(tokenizer.encode(text, true)?.get_ids().to_vec())),
+            Kind::Apart(apart) => apart.encode(text),
+        }
     }
 
     /// The text of tokens; those with a special meaning have none. Bytes that are no UTF-8 become U+FFFD.
@@ -38,7 +75,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] from its decoder.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.0.decode(tokens, true).map_err(|e| Error::Tokenizer(e.to_string()))
+        match &self.0 {
+            Kind::Here(tokenizer) => caught(|| tokenizer.decode(tokens, true)),
+            Kind::Apart(apart) => apart.decode(tokens),
+        }
     }
 }
 

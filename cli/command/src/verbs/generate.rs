@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use etx_cli::generate::{LanguageModel, Options, Outcome, Phase, Sampler, Sampling, Stop, TextStream, Tokenizer};
-use etx::runtime::Runtime;
 use serde::Serialize;
 
-use super::{Failure, Format, Threads, to_json};
+use super::{Failure, Format, Limits, Quiet, Threads, files, to_json};
 
 /// Continue a text with a lowered language model
 ///
@@ -18,12 +18,12 @@ use super::{Failure, Format, Threads, to_json};
   etx generate model.pte --tokenizer tokenizer.json --prompt 'Once upon a time' --temperature 0.8 --top-p 0.95 --seed 1
 
 The program says how many tokens fit, which one ends a text and how many there are, in constant methods that exporters write
-and `etx lower --constant` adds: get_max_context_len, get_eos_ids, get_bos_id, get_vocab_size, get_prefill_chunk_size, use_kv_cache.
+and `etx lower --constant` adds (what fits is else told from its caches): get_max_context_len, get_eos_ids, get_bos_id, get_vocab_size, get_prefill_chunk_size, use_kv_cache.
 
 Exit status: 0 generated, 2 bad input.")]
 pub(crate) struct Opts {
-    /// The program
-    #[arg(value_name = "FILE.pte")]
+    /// The program; `-` is standard input
+    #[arg(value_name = "FILE.pte", value_parser = files::input())]
     file: PathBuf,
     /// What text to continue; needs --tokenizer, and --ids does not
     #[arg(long, value_name = "TEXT", requires = "tokenizer", required_unless_present = "ids", conflicts_with = "ids")]
@@ -55,7 +55,7 @@ pub(crate) struct Opts {
     /// Go on after the end of a text
     #[arg(long)]
     ignore_eos: bool,
-    /// Tokens that fit, prompt and answer together, if the program does not say it
+    /// Tokens that fit, prompt and answer together [default: what the program says, or its caches of keys and values hold]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// The method to call [default: told by what methods take and give]
@@ -63,9 +63,35 @@ pub(crate) struct Opts {
     method: Option<String>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    quiet: Quiet,
     /// How to print: text as it comes, or everything at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// A tokenizer, answering on standard input and output: `etx generate` starts one of these
+#[derive(clap::Args)]
+pub(crate) struct Tokenize {
+    /// Hugging Face's tokenizer.json
+    #[arg(value_name = "tokenizer.json")]
+    file: PathBuf,
+}
+
+impl Tokenize {
+    /// Starts a process for a file.
+    fn start(path: &Path) -> Result<Tokenizer, Failure> {
+        let here = std::env::current_exe().map_err(|e| Failure::input(format_args!("cannot start a tokenizer: {e}")))?;
+        let mut command = Command::new(here);
+        command.arg("tokenize").arg("--").arg(path);
+        Ok(Tokenizer::apart(command, path)?)
+    }
+
+    pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
+        Ok(etx_cli::generate::serve(&self.file, io::stdin().lock(), out)?)
+    }
 }
 
 /// What is said in the end.
@@ -98,8 +124,8 @@ impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
         self.threads.apply()?;
         let mut sampler = Sampler::new(Sampling { temperature: self.temperature, top_p: self.top_p, seed: self.seed })?;
-        let tokenizer = self.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
-        let runtime = Runtime::open(&self.file)?;
+        let tokenizer = self.tokenizer.as_deref().map(Tokenize::start).transpose()?;
+        let runtime = self.limits.of(files::open_lowered(&self.file)?);
         let model = match &self.method {
             Some(name) => LanguageModel::with_method(&runtime, name),
             None => LanguageModel::new(&runtime),
@@ -183,6 +209,9 @@ impl Opts {
         };
         let (prefill, decode) = (Rate::from(outcome.prefill), Rate::from(outcome.decode));
         if self.format == Format::Text {
+            if self.quiet.quiet {
+                return Ok(());
+            }
             let mut err = io::stderr().lock();
             for (what, rate) in [("prefill", &prefill), ("decode", &decode)] {
                 // Nobody is left to tell when this fails.

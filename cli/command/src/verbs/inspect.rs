@@ -8,9 +8,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use etx::Kind;
+use etx::ir::weights::MappedFile;
 use serde::Serialize;
 
-use super::{Bytes, Failure, Format, to_json};
+use super::{Bytes, Exported, Failure, Format, files, to_json};
 
 /// Summarise a file
 #[derive(clap::Args)]
@@ -19,14 +20,14 @@ use super::{Bytes, Failure, Format, to_json};
 
 Exit status: 0 printed, 2 bad input.")]
 pub(crate) struct Opts {
-    /// A .pt2, graph.json, .etir, .pte or .safetensors file
+    /// A .pt2, graph.json, .etir, .pte or .safetensors file; `-` is standard input
+    #[arg(value_parser = files::input())]
     file: PathBuf,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Weights of a graph.json: a safetensors file, or the index of a sharded set
-    #[arg(long, value_name = "FILE")]
-    weights: Vec<PathBuf>,
+    #[command(flatten)]
+    exported: Exported,
 }
 
 /// What is in a file.
@@ -58,12 +59,13 @@ struct Tensor {
 
 impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
-        let kind = Kind::of(&self.file)?;
-        let bytes = std::fs::metadata(&self.file).map_err(|e| Failure::input(format_args!("{}: {e}", self.file.display())))?.len();
+        let file = MappedFile::open(&self.file)?;
+        let kind = Kind::of_file(&file)?;
+        let bytes = file.bytes().len() as u64;
         let contents = match kind {
-            Kind::Pte => Contents::Pte(pte::summarise(&self.file)?),
-            Kind::Safetensors => Contents::Tensors { tensors: tensors(&self.file)? },
-            Kind::Pt2 | Kind::GraphJson | Kind::Text => Contents::Program(program::summarise(&etx::load(&self.file, &self.weights)?)),
+            Kind::Pte => Contents::Pte(pte::summarise(file)?),
+            Kind::Safetensors => Contents::Tensors { tensors: tensors(&file)? },
+            Kind::Pt2 | Kind::GraphJson | Kind::Text => Contents::Program(program::summarise(&self.exported.options().load_file(file)?)),
         };
         let summary = Summary { file: self.file.display().to_string(), kind: kind.name(), bytes, contents };
         match self.format {
@@ -73,8 +75,8 @@ impl Opts {
     }
 }
 
-fn tensors(path: &std::path::Path) -> Result<Vec<Tensor>, Failure> {
-    let all = etx::import::safetensors::open(path)?;
+fn tensors(file: &MappedFile) -> Result<Vec<Tensor>, Failure> {
+    let all = etx::import::safetensors::open_file(file)?;
     let tensor = |(name, data): (String, etx::ir::weights::TensorData)| Tensor {
         name,
         dtype: data.dtype().name(),

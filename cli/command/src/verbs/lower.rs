@@ -1,5 +1,8 @@
 //! `etx lower`: program in, `.pte` out.
 
+mod inputs;
+mod notes;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
@@ -7,18 +10,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use etx::Lowering;
+use etx::emit::{Constant, ConstantMethod};
 use etx::ir::program::Program;
 use etx::ir::text;
 use etx::lower::{Error, Report};
 use etx::passes::quantize::{Quantize, Rules};
-use etx::passes::{Dump, Options, Pipeline, When};
-use etx::emit::{Constant, ConstantMethod};
-use etx::serializer::file::NewFile;
+use etx::passes::{Dump, F64AsF32, Options, Pipeline, When};
 use serde_json::Value as Json;
 
+use super::files::{self, Output};
 use super::progress::Progress;
 use super::quantized;
-use super::{Bytes, Count, Failure, check_target, to_json, write_file};
+use super::{Bytes, Count, Exported, Failure, Quiet, to_json};
 
 /// Lower a program to an ExecuTorch file
 ///
@@ -26,16 +29,16 @@ use super::{Bytes, Count, Failure, check_target, to_json, write_file};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE, after_long_help = long_help())]
 pub(crate) struct Opts {
-    /// The program: a .pt2 archive, a graph.json, or etx's text form (.etir)
-    #[arg(required_unless_present = "methods")]
+    /// The program: a .pt2 archive, a graph.json, or etx's text form (.etir); `-` is standard input
+    #[arg(required_unless_present = "methods", value_parser = files::input())]
     input: Option<PathBuf>,
     /// What runs it
     #[arg(long, value_enum, default_value_t = Backend::Mlx)]
     backend: Backend,
-    /// File to write [default: INPUT with the extension .pte]
+    /// File to write; `-` is standard output [default: INPUT with the extension .pte]
     #[arg(short, long, value_name = "OUT.pte")]
     output: Option<PathBuf>,
-    /// One more method, from a program of its own; weights that are equal are written once
+    /// One more method, from a program of its own or out of several that a file has; weights that are equal are written once
     #[arg(long = "method", id = "methods", value_name = "NAME=FILE", value_parser = named_file)]
     methods: Vec<(String, PathBuf)>,
     /// A method that returns a constant, which runners ask for, such as get_max_context_len=2048: an integer, a number, true or
@@ -45,12 +48,20 @@ pub(crate) struct Opts {
     /// Plan memory for at most this many elements along dimensions for which the program gives no upper bound
     #[arg(long, value_name = "N", default_value_t = etx::lower::DEFAULT_MAX_SIZE)]
     max_size: u32,
-    /// Weights of a graph.json: a safetensors file, or the index of a sharded set
-    #[arg(long, value_name = "FILE")]
-    weights: Vec<PathBuf>,
+    /// Memory for what lowering makes of the program: constants, and calls that formulas write [default: 256 MiB and 128 KiB for
+    /// each call of the program]
+    #[arg(long, value_name = "BYTES")]
+    max_memory: Option<u64>,
+    /// Compute in f32 what the program computes in f64, its inputs and results included; notes say where
+    #[arg(long)]
+    f64_as_f32: bool,
+    #[command(flatten)]
+    exported: Exported,
     /// Write what became of every node, what the passes did, sizes and times; `-` is standard output
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    quiet: Quiet,
     /// Say on standard error how long each phase and each pass took
     #[arg(long)]
     timings: bool,
@@ -93,9 +104,6 @@ enum Backend {
     Mlx,
 }
 
-/// So many conditions that were taken for granted are named.
-const MAX_ASSUMED: usize = 5;
-
 const EXAMPLE: &str = "Example:
   etx lower model.pt2 --backend mlx -o model.pte --report report.json
 
@@ -122,7 +130,7 @@ else it is written twice. --quantize may be given several times.
 fn long_help() -> String {
     let mut help = "Passes, in order:\n".to_owned();
     // Names and laws do not depend on what the backend accepts.
-    let passes = Pipeline::standard().then(Quantize::new(Rules::default()));
+    let passes = Pipeline::standard().then(F64AsF32::default()).then(Quantize::new(Rules::default()));
     for (name, law) in passes.for_backend(|_, _| Vec::new()).passes() {
         help.push_str(&format!("  {name}\n          {law}\n"));
     }
@@ -131,7 +139,7 @@ fn long_help() -> String {
 
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), files::named(file.into()))),
         _ => Err("NAME=FILE expected, such as prefill=prefill.pt2".to_owned()),
     }
 }
@@ -166,39 +174,42 @@ impl Opts {
         let target = match (&self.output, &self.input) {
             (Some(output), _) => output.clone(),
             _ if stop => "-".into(),
-            (None, Some(input)) => input.with_extension("pte"),
-            (None, None) => return Err(Failure::input("there is no INPUT to name the file after").help("name it with -o OUT.pte")),
+            (None, Some(input)) if !files::is_stdin(input) => input.with_extension("pte"),
+            (None, _) => return Err(Failure::input("there is no INPUT to name the file after").help("name it with -o OUT.pte")),
         };
         // Before any work is done.
-        match (self.dry_run, stop) {
-            (true, _) => {}
-            (false, true) => check_target(&target)?,
-            (false, false) => drop(NewFile::create(&target)?),
-        }
-        self.report.as_deref().map_or(Ok(()), check_target)?;
+        let program = (!self.dry_run).then_some(Output { option: "-o", path: &target, binary: !stop });
+        let report = self.report.as_deref().map(|path| Output { option: "--report", path, binary: false });
+        let outputs: Vec<Output<'_>> = program.into_iter().chain(report).collect();
+        let inputs = self.input.iter().chain(self.methods.iter().map(|(_, path)| path)).chain(&self.exported.weights);
+        files::check(&outputs, &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
         if let Some(folder) = self.passes.dump_dir.as_deref()
             && !folder.is_dir()
         {
             return Err(Failure::input(format_args!("no folder {} to dump to", folder.display())));
         }
 
-        let progress = Progress::new();
+        let progress = Progress::new(self.quiet);
         let start = Instant::now();
         let program = self.load(&progress)?;
         let load = start.elapsed().as_secs_f64();
+        files::keep(&outputs, &files::weight_files(&program))?;
 
         progress.phase("lowering");
         let lowering = match self.backend {
             Backend::Mlx => Lowering::mlx(),
         };
-        let lowering = lowering.max_size(self.max_size);
+        let mut lowering = lowering.max_size(self.max_size).f64_as_f32(self.f64_as_f32);
+        if let Some(bytes) = self.max_memory {
+            lowering = lowering.max_memory(bytes);
+        }
         let mut lowering = self.constants.iter().cloned().fold(lowering.options(self.passes.options()), Lowering::constant);
         if let Some(rules) = rules {
             lowering = lowering.quantize(rules);
         }
         if stop {
             let (program, report) = lowering.rewrite(program)?;
-            write_file(&target, text::print(&program).as_bytes(), out)?;
+            files::write(&target, text::print(&program).as_bytes(), out)?;
             return self.account(report, load, out);
         }
         let lowered = match lowering.run(program) {
@@ -211,46 +222,21 @@ impl Opts {
             Err(e) => return Err(e.into()),
         };
         if self.dry_run {
-            drop(progress);
             quantized::plan(lowered.report(), out)?;
+            self.note(lowered.report(), &progress);
             return self.account(lowered.report().clone(), load, out);
         }
         lowered.quantize(&|more, all| progress.advance("quantising", more, all))?;
-        let name = target.display();
-        let report = lowered.write_watched(&target, &|more, all| progress.advance(format_args!("writing {name}"), more, all))?;
+        let to_stdout = files::is_stdout(&target);
+        let name = if to_stdout { "standard output".to_owned() } else { target.display().to_string() };
+        let advance = |more, all| progress.advance(format_args!("writing {name}"), more, all);
+        let report = if to_stdout { lowered.write_to(out, &advance)? } else { lowered.write_watched(&target, &advance)? };
         let lost = quantized::outcome(&report)?;
         progress.done(format_args!("{lost}{name}: {}", summary(&report, start.elapsed().as_secs_f64())));
         if let Some(line) = shared(&report) {
-            progress.done(format_args!("{line}"));
+            progress.done(line);
         }
-        for open in &report.unbounded {
-            progress.done(format_args!(
-                "note: {}: no upper bound is known for dimension {} of {} ({}); planned for up to {} (--max-size)",
-                open.method, open.dim, open.input, open.symbol, self.max_size
-            ));
-        }
-        for method in &report.methods {
-            for place in &method.random {
-                let unless = "export the model in eval mode if that is for training only";
-                progress.done(format_args!("note: {}: {place} draws random numbers, others at every call; {unless}", method.method));
-            }
-        }
-        for (i, assumed) in report.assumed.iter().enumerate() {
-            if i == MAX_ASSUMED {
-                progress.done(format_args!("note: {} more such conditions (--report)", report.assumed.len() - i));
-                break;
-            }
-            progress
-                .done(format_args!("note: {}: exported for calls with {}; the file takes others, too", assumed.method, assumed.condition));
-        }
-        for state in &report.separate_state {
-            let (writers, readers) = (state.writers.join(", "), state.readers.join(", "));
-            let rest = match state.readers.as_slice() {
-                [] => "each has its own, and none sees what another writes".to_owned(),
-                _ => format!("read as it is now by {readers}"),
-            };
-            progress.done(format_args!("note: {}: written by {writers}; {rest}", state.name));
-        }
+        self.note(&report, &progress);
         self.account(report, load, out)
     }
 
@@ -262,13 +248,20 @@ impl Opts {
     }
 
     fn load(&self, progress: &Progress) -> Result<Program, Failure> {
+        let options = self.exported.options();
         let mut program = Program::new();
         let methods = self.methods.iter().map(|(name, path)| (Some(name.as_str()), path));
         for (name, path) in self.input.iter().map(|path| (None, path)).chain(methods) {
             progress.phase(format_args!("reading {}", path.display()));
-            etx::load_into(&mut program, name, path, &self.weights)?;
+            options.load_into(&mut program, name, path)?;
         }
         Ok(program)
+    }
+
+    fn note(&self, report: &Report, progress: &Progress) {
+        for note in notes::notes(report) {
+            progress.done(note);
+        }
     }
 
     /// Writes the report and the times, where they are wanted.
@@ -279,7 +272,7 @@ impl Opts {
             let _ = timings(&report, &mut io::stderr().lock());
         }
         match &self.report {
-            Some(path) => write_file(path, &to_json(&report)?, out),
+            Some(path) => files::write(path, &to_json(&report)?, out),
             None => Ok(()),
         }
     }

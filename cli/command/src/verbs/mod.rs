@@ -1,5 +1,6 @@
 //! The verbs, one file each: options (`Opts`) and what they do (`run`), and what all of them share.
 
+mod files;
 #[cfg(feature = "generate")]
 pub(crate) mod generate;
 pub(crate) mod inspect;
@@ -11,12 +12,12 @@ mod quantized;
 pub(crate) mod run;
 
 use std::fmt::{self, Display};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use etx::LoadOptions;
 use etx::ir::DType;
-use etx::serializer::file::NewFile;
 
 /// Why a verb did not do what was asked: the exit status and the text that say so.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         if !self.text.is_empty() {
             // Nobody is left to tell when this fails.
-            let _ = writeln!(io::stderr(), "error: {}", self.text);
+            let _ = writeln!(io::stderr(), "error: {}", etx::ir::error::shortened(self.text.clone()));
         }
         ExitCode::from(self.status)
     }
@@ -69,7 +70,11 @@ impl From<etx::ir::error::Error> for Failure {
 
 impl From<etx::serializer::Error> for Failure {
     fn from(e: etx::serializer::Error) -> Self {
-        Self::input(e)
+        let cause = std::error::Error::source(&e).and_then(|cause| cause.downcast_ref::<io::Error>());
+        match cause.map(io::Error::kind) {
+            Some(kind @ io::ErrorKind::BrokenPipe) => io::Error::from(kind).into(),
+            _ => Self::input(e),
+        }
     }
 }
 
@@ -123,6 +128,52 @@ impl Threads {
     }
 }
 
+/// What a method may take.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Limits {
+    /// Memory for tensors at a time; a program that asks for more is refused [default: 1 GiB and 16 bytes for each byte of the
+    /// file and of the inputs]
+    #[arg(long, value_name = "BYTES")]
+    max_memory: Option<u64>,
+    /// Instructions of one call [default: 100000, and for each instruction of the program 1024 and the number of elements of the
+    /// inputs]
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+}
+
+impl Limits {
+    /// The runtime with these limits.
+    fn of(self, mut runtime: etx::runtime::Runtime) -> etx::runtime::Runtime {
+        runtime.set_limits(etx::runtime::Limits { memory: self.max_memory, steps: self.max_steps });
+        runtime
+    }
+}
+
+/// Whether to be silent.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Quiet {
+    /// Say nothing on standard error but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Programs as they were exported.
+#[derive(Debug, clap::Args)]
+struct Exported {
+    /// Weights of a graph.json: a safetensors file, or the index of a sharded set
+    #[arg(long, value_name = "FILE", value_parser = files::input())]
+    weights: Vec<PathBuf>,
+    /// Let an .etir name weights outside its own folder: it is trusted as much as the command line
+    #[arg(long)]
+    allow_outside: bool,
+}
+
+impl Exported {
+    fn options(&self) -> LoadOptions {
+        LoadOptions { weights: self.weights.clone(), allow_outside: self.allow_outside }
+    }
+}
+
 /// How a verb prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -130,24 +181,6 @@ pub(crate) enum Format {
     Text,
     /// For programs: the same data
     Json,
-}
-
-/// Writes a file that is there completely or not at all; `-` is standard output.
-fn write_file(path: &Path, bytes: &[u8], out: &mut dyn Write) -> Result<(), Failure> {
-    if path == Path::new("-") {
-        return Ok(out.write_all(bytes)?);
-    }
-    let file = NewFile::create(path)?;
-    file.file().write_all(bytes).map_err(|e| Failure::input(format_args!("cannot write {}: {e}", path.display())))?;
-    Ok(file.complete()?)
-}
-
-/// Fails now if [`write_file`] would fail later for want of a folder or a permission.
-fn check_target(path: &Path) -> Result<(), Failure> {
-    if path != Path::new("-") {
-        NewFile::create(path)?;
-    }
-    Ok(())
 }
 
 /// The value as indented JSON, with a line end.

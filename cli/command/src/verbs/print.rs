@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use etx::Kind;
 use etx::ir::text;
+use etx::ir::weights::MappedFile;
 use etx::serializer::pte::PteFile;
 
-use super::Failure;
+use super::{Exported, Failure, files};
 
 /// Print a program as text
 ///
@@ -21,26 +22,27 @@ use super::Failure;
 
 Exit status: 0 printed, 2 bad input.")]
 pub(crate) struct Opts {
-    /// A .pt2, graph.json, .etir or .pte file
+    /// A .pt2, graph.json, .etir or .pte file; `-` is standard input
+    #[arg(value_parser = files::input())]
     file: PathBuf,
     /// Only this method
     #[arg(long)]
     method: Option<String>,
-    /// Weights of a graph.json: a safetensors file, or the index of a sharded set
-    #[arg(long, value_name = "FILE")]
-    weights: Vec<PathBuf>,
+    #[command(flatten)]
+    exported: Exported,
 }
 
 impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
-        if Kind::of(&self.file)? == Kind::Pte {
-            let pte = PteFile::open(&self.file)?;
+        let file = MappedFile::open(&self.file)?;
+        if Kind::of_file(&file)? == Kind::Pte {
+            let pte = PteFile::of(file)?;
             if let Some(name) = &self.method {
                 pte.method(name)?;
             }
             return plan::print(&pte, self.method.as_deref(), out);
         }
-        let mut program = etx::load(&self.file, &self.weights)?;
+        let mut program = self.exported.options().load_file(file)?;
         if let Some(name) = &self.method {
             let names: Vec<String> = program.methods.iter().map(|m| m.name.to_string()).collect();
             program.methods.retain(|m| *m.name == **name);

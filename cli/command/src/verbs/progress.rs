@@ -1,18 +1,23 @@
-//! What is going on, on one line of a terminal; nothing elsewhere.
+//! What is going on, on one line of a terminal, and lines that stay, anywhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Quiet;
+
 /// One line on standard error that says what is going on, gone when this is dropped.
 pub(super) struct Progress {
+    /// Whether the line is shown.
     shown: bool,
+    /// Whether nothing is said at all.
+    quiet: bool,
     done: AtomicU64,
 }
 
 impl Progress {
-    /// Shows something only if standard error is a terminal.
-    pub(super) fn new() -> Self {
-        Progress { shown: io::stderr().is_terminal(), done: AtomicU64::new(0) }
+    /// The line is shown only if standard error is a terminal.
+    pub(super) fn new(Quiet { quiet }: Quiet) -> Self {
+        Progress { shown: !quiet && io::stderr().is_terminal(), quiet, done: AtomicU64::new(0) }
     }
 
     /// Begins something.
@@ -36,7 +41,12 @@ impl Progress {
 
     /// Leaves a line that stays.
     pub(super) fn done(&self, what: impl std::fmt::Display) {
-        self.draw(format_args!("{what}\n"));
+        if self.shown {
+            self.draw(format_args!("{what}\n"));
+        } else if !self.quiet {
+            // Nobody is left to tell when this fails.
+            let _ = writeln!(io::stderr(), "{what}");
+        }
     }
 
     fn draw(&self, line: std::fmt::Arguments<'_>) {

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
-use etx::ir::DType;
 use etx::import::safetensors;
+use etx::ir::DType;
 use etx::ir::weights::TensorData;
-use etx::runtime::{Bool, Elem, Method, Runtime, Tensor, Value, ValueSpec};
+use etx::runtime::{Bool, Elem, ErrorKind, Method, Runtime, Tensor, Value, ValueSpec};
 use half::{bf16, f16};
 
-use super::{Failure, Shape, Threads, check_target, write_file};
+use super::files::{self, Output};
+use super::{Failure, Limits, Shape, Threads};
 
 /// Call a method of a .pte, once or several times in a row
 ///
@@ -24,8 +25,8 @@ use super::{Failure, Shape, Threads, check_target, write_file};
 
 Exit status: 0 all calls made, 2 bad input.")]
 pub(crate) struct Opts {
-    /// The program
-    #[arg(value_name = "FILE.pte")]
+    /// The program; `-` is standard input
+    #[arg(value_name = "FILE.pte", value_parser = files::input())]
     file: PathBuf,
     /// Which method [default: forward, or the only one]
     #[arg(long)]
@@ -37,6 +38,8 @@ pub(crate) struct Opts {
     engine: Engine,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    limits: Limits,
     /// Print how long loading and each call took
     #[arg(long)]
     time: bool,
@@ -62,7 +65,9 @@ impl clap::Args for Calls {
     fn augment_args(command: Command) -> Command {
         let file = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append).value_parser(value_parser!(PathBuf));
         command.arg(file("inputs").value_name("IN.safetensors").help("Inputs of a call; several are successive calls")).arg(
-            file("outputs").value_name("OUT.safetensors").help("Where the outputs of the call before it go [default: printed in short]"),
+            file("outputs")
+                .value_name("OUT.safetensors")
+                .help("Where the outputs of the call before it go; `-` is standard output [default: printed in short]"),
         )
     }
 
@@ -77,7 +82,8 @@ impl FromArgMatches for Calls {
             let files = matches.get_many::<PathBuf>(name).into_iter().flatten().cloned();
             matches.indices_of(name).into_iter().flatten().zip(files).collect()
         };
-        let mut calls: Vec<(usize, Call)> = placed("inputs").into_iter().map(|(at, inputs)| (at, Call { inputs, outputs: None })).collect();
+        let call = |inputs| Call { inputs: files::named(inputs), outputs: None };
+        let mut calls: Vec<(usize, Call)> = placed("inputs").into_iter().map(|(at, inputs)| (at, call(inputs))).collect();
         for (at, file) in placed("outputs") {
             let bad =
                 |why: &str| clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, format!("--outputs {}: {why}", file.display()));
@@ -98,12 +104,10 @@ impl FromArgMatches for Calls {
 
 impl Opts {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
-        for call in &self.calls.0 {
-            call.outputs.as_deref().map_or(Ok(()), check_target)?;
-        }
+        self.check()?;
         self.threads.apply()?;
         let start = Instant::now();
-        let runtime = Runtime::open(&self.file)?;
+        let runtime = self.limits.of(files::open_lowered(&self.file)?);
         let name = self.name(&runtime)?;
         let mut method = match self.engine {
             Engine::Cpu => runtime.load_method(&name)?,
@@ -126,6 +130,22 @@ impl Opts {
         Ok(())
     }
 
+    /// Whether everything can go where it is to go.
+    fn check(&self) -> Result<(), Failure> {
+        let calls = &self.calls.0;
+        let output = |path| Output { option: "--outputs", path, binary: true };
+        let outputs: Vec<Output<'_>> = calls.iter().filter_map(|call| call.outputs.as_deref()).map(output).collect();
+        let inputs = calls.iter().map(|call| call.inputs.as_path());
+        files::check(&outputs, &inputs.chain([self.file.as_path()]).collect::<Vec<_>>())?;
+        let also_printed =
+            if self.time { Some("--time") } else { calls.iter().any(|c| c.outputs.is_none()).then_some("a call without --outputs") };
+        match also_printed.filter(|_| outputs.iter().any(|o| files::is_stdout(o.path))) {
+            Some(what) => Err(Failure::input(format_args!("--outputs - and {what} would both write to standard output"))
+                .help("name files for the outputs of each call")),
+            None => Ok(()),
+        }
+    }
+
     fn name(&self, runtime: &Runtime) -> Result<String, Failure> {
         let names: Vec<&str> = runtime.methods().collect();
         match (&self.method, names.as_slice()) {
@@ -139,7 +159,10 @@ impl Opts {
 
     fn call(&self, method: &mut Method, what: &str, inputs: &[Value], target: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
         let start = Instant::now();
-        let outputs = method.execute(inputs)?;
+        let outputs = method.execute(inputs).map_err(|e| match e.kind() {
+            ErrorKind::Argument => e.help(format!("the method takes {}", signature(&method.inputs()))),
+            _ => e,
+        })?;
         if self.time {
             writeln!(out, "{what}: {:.3} ms", start.elapsed().as_secs_f64() * 1e3)?;
         }
@@ -195,7 +218,7 @@ fn write(path: &Path, outputs: &[Value], out: &mut dyn Write) -> Result<(), Fail
             }
         }
     }
-    write_file(path, &safetensors::encode(&tensors)?, out)
+    files::write(path, &safetensors::encode(&tensors)?, out)
 }
 
 fn signature(specs: &[ValueSpec]) -> String {

@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod declines;
+mod files;
+mod first_contact;
 #[cfg(feature = "generate")]
 mod generate;
+mod hostile;
 mod quantize;
 mod sizes;
 mod snapshots;

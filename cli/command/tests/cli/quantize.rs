@@ -27,10 +27,10 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
         let fits = |l: &&&str| l.starts_with(name) && l.contains(&format!(" {format} "));
         lines.iter().find(fits).unwrap_or_else(|| panic!("no {name} {format}: {plan}")).split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(row("layers.0.mlp.down_proj", "2w:32"), "layers.0.mlp.down_proj.weight linear f32[64, 160] 2w:32 41.0 kB → 3.8 kB");
-    assert_eq!(row("lm_head", "8w:64"), "lm_head.weight embedding f32[256, 64] 8w:64 65.5 kB → 17.4 kB also embed_tokens.weight");
+    assert_eq!(row("layers.0.mlp.down_proj", "2w:32"), "layers.0.mlp.down_proj.weight linear f32[64, 224] 2w:32 57.3 kB → 5.4 kB");
+    assert_eq!(row("lm_head", "8w:64"), "lm_head.weight embedding f32[512, 64] 8w:64 131 kB → 34.8 kB also embed_tokens.weight");
     assert!(row("lm_head", "4w:32").contains("written a second time: its uses have different formats"));
-    assert!(lines[17].starts_with("16 weights quantised, 410 kB → "));
+    assert!(lines[17].starts_with("16 weights quantised, 573 kB → "));
     assert!(folder.files().is_empty());
 }
 
@@ -41,7 +41,7 @@ fn an_embedding_and_a_head_of_one_format_stay_one_weight() {
     assert_eq!(shared["methods"][0]["instructions"]["QuantizedMatmulNode"], 15);
     assert_eq!(shared["quantized"].as_array().unwrap().len(), 15);
     let head = shared["quantized"].as_array().unwrap().iter().find(|w| w["name"] == "lm_head.weight").unwrap();
-    assert_eq!((&head["uses"], &head["bytes_after"]), (&json(r#"["embedding", "linear"]"#), &json("10240")));
+    assert_eq!((&head["uses"], &head["bytes_after"]), (&json(r#"["embedding", "linear"]"#), &json("20480")));
     assert!(head["snr_db"].as_f64().unwrap() > 15.0 && head["max_error"].as_f64() > head["rms_error"].as_f64());
 
     let apart = report(&folder, &["4w", "embedding=8w"]);
@@ -49,9 +49,24 @@ fn an_embedding_and_a_head_of_one_format_stay_one_weight() {
     let linear = report(&folder, &["4w"]);
     let head = linear["quantized"].as_array().unwrap().iter().find(|w| w["name"] == "lm_head.weight").unwrap();
     assert_eq!(head["kept_for"], json(r#"["aten.embedding.default"]"#));
-    assert_eq!(head["bytes_after"], 10240 + 65536);
+    assert_eq!(head["bytes_after"], 20480 + 131_072);
     let bytes = |r: &Value| r["weight_bytes"].as_u64().unwrap();
     assert!(bytes(&shared) < bytes(&apart) && bytes(&apart) < bytes(&linear));
+}
+
+#[test]
+fn a_weight_that_methods_from_several_files_share_is_one() {
+    let folder = Folder::new();
+    for name in ["prefill", "decode"] {
+        std::fs::copy(example("model.pt2"), folder.path(name)).unwrap();
+    }
+    let methods = ["lower", "--method", "prefill=prefill", "--method", "decode=decode", "-o", "a.pte", "--quantize", "4w, embedding=4w"];
+    let plan = folder.etx(methods.iter().chain(&["--dry-run"])).good();
+    assert_eq!(plan.lines().count(), 1 + 15 + 1, "{plan}");
+    let both = json(folder.etx(methods.iter().chain(&["--report", "-"])).good());
+    let one = report(&folder, &["4w, embedding=4w"]);
+    assert_eq!(both["quantized"], one["quantized"]);
+    assert_eq!(both["weight_bytes"], one["weight_bytes"]);
 }
 
 #[test]
@@ -77,7 +92,7 @@ fn rules_with_mistakes_name_the_place() {
 fn rules_that_fit_nothing_and_groups_that_do_not_divide_are_all_named() {
     let folder = Folder::new();
     let error = refused(&folder, &example("model.pt2"), &["--quantize", "4w:64", "--quantize", "/up_projection/=8w"]);
-    says(&error, &["3 problems", "layers.0.mlp.down_proj.weight f32[64, 160]", "layers.1.mlp.down_proj.weight", "take groups of 32"]);
+    says(&error, &["3 problems", "layers.0.mlp.down_proj.weight f32[64, 224]", "layers.1.mlp.down_proj.weight", "take groups of 32"]);
     says(&error, &["rule `/up_projection/=8w`", "fits no weight", "15 of linear, such as `layers.0.self_attn.q_proj.weight`"]);
 }
 
@@ -96,6 +111,6 @@ fn weights_that_are_not_finite_are_all_named_and_nothing_is_written() {
     let error = refused(&folder, &file, &[BESIDE, &["--quantize", "4w"]].concat());
     says(
         &error,
-        &["layers.0.mlp.up_proj.weight: 1 of 10240 elements is NaN or infinite, the first at [1, 6]", "lm_head.weight: 1 of", "[0, 3]"],
+        &["layers.0.mlp.up_proj.weight: 1 of 14336 elements is NaN or infinite, the first at [1, 6]", "lm_head.weight: 1 of", "[0, 3]"],
     );
 }

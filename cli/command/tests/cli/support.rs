@@ -49,7 +49,14 @@ impl Folder {
 
     /// Runs the command here.
     pub(crate) fn etx<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Done {
-        Done::of(Command::new(env!("CARGO_BIN_EXE_etx")).args(args).current_dir(&self.0))
+        Done::of(self.command().args(args))
+    }
+
+    /// The command, to be run here.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etx"));
+        command.current_dir(&self.0);
+        command
     }
 }
 
@@ -65,19 +72,29 @@ pub(crate) struct Done {
     pub(crate) status: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// Whether it was told to lower.
+    lowers: bool,
 }
 
 impl Done {
     pub(crate) fn of(command: &mut Command) -> Self {
+        let lowers = command.get_args().next().is_some_and(|verb| verb == "lower");
         let Output { status, stdout, stderr } = command.output().unwrap();
-        Done { status: status.code(), stdout: String::from_utf8(stdout).unwrap(), stderr: String::from_utf8(stderr).unwrap() }
+        Done { status: status.code(), stdout: String::from_utf8(stdout).unwrap(), stderr: String::from_utf8(stderr).unwrap(), lowers }
     }
 
-    /// It did what was asked and said nothing beside.
+    /// It did what was asked and said nothing beside, but for what lowering says of every file.
     #[track_caller]
     pub(crate) fn good(self) -> String {
-        assert!(self.status == Some(0) && self.stderr.is_empty(), "{self:?}");
+        assert!(self.status == Some(0) && (self.lowers || self.stderr.is_empty()), "{self:?}");
         self.stdout
+    }
+
+    /// It did what was asked; gives what it said on standard error.
+    #[track_caller]
+    pub(crate) fn told(self) -> String {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        self.stderr
     }
 
     /// It refused the input with one error, which is returned.

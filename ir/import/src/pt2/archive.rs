@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use rawzip::{CompressionMethod, ErrorKind as ZipError, ZipArchive};
 
@@ -17,8 +18,11 @@ use etx_ir::weights::TensorData;
 /// More entries than this are refused: there is one a tensor, and no model has a million.
 const MAX_ENTRIES: u64 = 1_000_000;
 
-/// Compressed entries of one archive may not unpack to more than this in all; torch never compresses.
-const MAX_INFLATED: u64 = 1 << 30;
+/// Compressed entries of a file, those of archives within it among them, may unpack to so many bytes in all, and so many for
+/// each byte of the file; torch never compresses. What other tools make of graphs and metadata shrinks to a tenth; more than
+/// this only what is nothing but zeros, or an attack.
+const MAX_INFLATED: u64 = 64 << 20;
+const MAX_INFLATED_A_BYTE: u64 = 64;
 
 struct Entry {
     /// First byte of its data, from the start of the archive.
@@ -37,7 +41,7 @@ pub(crate) struct Archive {
     bytes: TensorData,
     entries: BTreeMap<String, Entry>,
     /// How many bytes compressed entries may still unpack to.
-    budget: Cell<u64>,
+    budget: Rc<Cell<u64>>,
 }
 
 fn bad(what: impl Into<String>) -> Error {
@@ -50,6 +54,19 @@ impl Archive {
     /// # Errors
     /// [`ErrorKind::Format`] when this is no zip file, was cut short, or contradicts itself.
     pub(crate) fn open(bytes: TensorData) -> Result<Self, Error> {
+        let most = MAX_INFLATED.saturating_add(bytes.byte_len().saturating_mul(MAX_INFLATED_A_BYTE));
+        Self::open_within(bytes, Rc::new(Cell::new(most)))
+    }
+
+    /// The archive that lies in another one's bytes: what both unpack counts together.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub(crate) fn inner(&self, bytes: TensorData) -> Result<Self, Error> {
+        Self::open_within(bytes, Rc::clone(&self.budget))
+    }
+
+    fn open_within(bytes: TensorData, budget: Rc<Cell<u64>>) -> Result<Self, Error> {
         let held = bytes.bytes().unwrap_or(&[]);
         let size = held.len() as u64;
         let damaged = |what: String| {
@@ -113,7 +130,7 @@ impl Archive {
         if first > 0 && count > 0 {
             return Err(damaged(format!("not a zip file: the last one in it starts at byte {first}")));
         }
-        Ok(Self { bytes, entries, budget: Cell::new(MAX_INFLATED) })
+        Ok(Self { bytes, entries, budget })
     }
 
     /// Names of all entries, sorted.
@@ -196,7 +213,7 @@ impl Archive {
             return Ok(done);
         }
         let left = self.budget.get().checked_sub(e.size).ok_or_else(|| {
-            bad(format!("entry {name} is compressed and unpacks to {} bytes", e.size))
+            bad(format!("entry {name} is compressed and unpacks to {} bytes, more than a file of this size may unpack to", e.size))
                 .help("store large entries uncompressed, as torch does")
         })?;
         let limit = usize::try_from(e.size).map_err(|_| bad(format!("entry {name}: {} bytes", e.size)))?;

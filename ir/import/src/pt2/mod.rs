@@ -45,18 +45,25 @@ use etx_ir::weights::{MappedFile, TensorData};
 /// The entry that holds the program in files without a root folder.
 const FLAT_PROGRAM: &str = "serialized_exported_program.json";
 
-/// Loads a `.pt2` archive. Its models become methods: the only one is called `forward`, several keep their names.
+/// Loads a `.pt2` archive. Its models become methods of the same names, but for what torch.export.save calls `model`: `forward`.
 ///
 /// # Errors
 /// Of every kind in [`ErrorKind`]; each says where and what to do, and names all that is wrong of one kind at once.
 pub fn load(path: impl AsRef<Path>) -> Result<Program, Error> {
-    let path = path.as_ref();
-    let file = MappedFile::open(path)?;
+    load_file(MappedFile::open(path)?)
+}
+
+/// Loads an archive that is mapped already.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_file(file: MappedFile) -> Result<Program, Error> {
+    let path = file.path().display().to_string();
     let open = || {
         let size = file.bytes().len() as u64;
         load_archive(Archive::open(TensorData::mapped(DType::UInt8, vec![size], file, 0)?)?)
     };
-    open().map_err(|e: Error| e.within(path.display().to_string()))
+    open().map_err(|e: Error| e.within(path))
 }
 
 fn load_archive(mut archive: Archive) -> Result<Program, Error> {
@@ -84,10 +91,15 @@ fn load_archive(mut archive: Archive) -> Result<Program, Error> {
     if models.is_empty() {
         let e = Error::new(ErrorKind::Format, "the archive holds no models/NAME.json");
         let compiled = archive.names().any(|n| n.starts_with("data/aotinductor/"));
-        return Err(if compiled { e.help("it holds a compiled AOTInductor program only; save the exported program itself") } else { e });
+        return Err(e.help(if compiled {
+            "it holds a compiled AOTInductor program only; save the exported program itself"
+        } else {
+            "torch.export.save leaves such a file when it fails; see what it raised, or save `exported_program.run_decompositions({})`"
+        }));
     }
     for model in &models {
-        let name = if models.len() == 1 { "forward" } else { model };
+        // What torch.export.save calls the only model that it is given; other names were chosen.
+        let name = if models.len() == 1 && *model == "model" { "forward" } else { model };
         let entry = format!("models/{model}.json");
         let state = format!("data/weights/{model}.pt");
         if archive.has(&state) {
@@ -133,12 +145,18 @@ fn other_kind(archive: &Archive) -> Option<Error> {
 /// # Errors
 /// As [`load`].
 pub fn load_json(path: impl AsRef<Path>, weights: &[PathBuf]) -> Result<Program, Error> {
-    let path = path.as_ref();
-    let file = MappedFile::open(path)?;
+    load_json_file(&MappedFile::open(path)?, weights)
+}
+
+/// Loads a `model.json` that is mapped already.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_json_file(file: &MappedFile, weights: &[PathBuf]) -> Result<Program, Error> {
     let tensors = crate::safetensors::open_all(weights)?;
     let mut program = Program::new();
     json::program(file.bytes())
         .and_then(|json| convert::method(&mut program, "forward", json, &Beside { tensors, none_given: weights.is_empty() }))
-        .map_err(|e| e.within(path.display().to_string()))?;
+        .map_err(|e| e.within(file.path().display().to_string()))?;
     Ok(program)
 }

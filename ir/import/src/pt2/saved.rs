@@ -66,8 +66,8 @@ const PACKAGES: &[&str] = &["torchao.", "executorch."];
 const MAX_WRAPPING: u32 = 8;
 
 /// What to do about a subclass that is not known.
-pub(super) const PLAIN_REMEDY: &str =
-    "save `exported_program.run_decompositions({})` instead of `exported_program`: it stores the parts of such weights as plain tensors";
+pub(super) const PLAIN_REMEDY: &str = "save `exported_program.run_decompositions({})` instead of `exported_program`: it stores the parts of \
+     such weights as plain tensors; where torch refuses that, export with strict=True";
 
 fn known(module: &str, name: &str) -> bool {
     KNOWN.iter().any(|(m, names)| *m == module && names.contains(&name))

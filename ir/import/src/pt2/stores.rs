@@ -122,7 +122,7 @@ fn row_major(shape: &[u64]) -> Option<Vec<u64>> {
 fn inner_archive(archive: &Archive, entry: &str) -> Result<Archive, Error> {
     let data = archive.data(entry)?;
     let open = || {
-        let mut inner = Archive::open(data)?;
+        let mut inner = archive.inner(data)?;
         inner.strip_root()?;
         Ok(inner)
     };

@@ -4,8 +4,8 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Type, ValueId};
-use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::{Expr, Func};
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 
 use super::Cx;
 use crate::backend::Refusal;

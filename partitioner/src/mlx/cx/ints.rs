@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_mlx::{Instr, IntOrVid, Tid, Vid};
 use etx_ir::sym::{Dim, Expr, Func, Num, Symbol};
 use etx_ir::weights::TensorData;
+use etx_mlx::{Instr, IntOrVid, Tid, Vid};
 
 use super::super::call::{Call, Res};
 use super::super::consts::element;
@@ -196,7 +196,11 @@ impl<'a> Cx<'a> {
         let refuse = || Refusal::new(format!("MLX cannot compute the size {e}"));
         let [symbol] = symbols.iter().collect::<Vec<_>>()[..] else { return Err(refuse()) };
         let n = Expr::Sym(symbol.clone());
-        let bounds = self.method.ranges.bounds(&n);
+        let mut bounds = self.method.ranges.bounds(&n);
+        if bounds.max.is_none() && self.is_size_of_input(symbol) {
+            // Memory is planned for no more.
+            bounds.max = Some(self.max_size.max(bounds.min.unwrap_or(0)));
+        }
         let (Some(low), Some(high)) =
             (bounds.min, bounds.max.filter(|&high| bounds.min.is_some_and(|low| high < low.saturating_add(MOST))))
         else {
@@ -215,6 +219,16 @@ impl<'a> Cx<'a> {
         let at = self.fresh_value();
         self.push(Instr::SubtractInt { a: now, b: IntOrVid::Int(low), out: at });
         Ok((table, at))
+    }
+
+    /// Whether a symbol is in a size that the caller gives.
+    fn is_size_of_input(&self, s: &Symbol) -> bool {
+        let mut found = false;
+        for &v in self.graph.inputs() {
+            let shape = self.graph.tensor(v).map_or(&[][..], |t| &t.shape);
+            shape.iter().for_each(|d| d.visit_symbols(&mut |t| found |= t == s));
+        }
+        found
     }
 
     fn fold_ints(&mut self, args: &[Expr], make: fn(IntOrVid, IntOrVid, Vid) -> Instr) -> Res<IntOrVid> {

@@ -5,20 +5,22 @@
 
 mod floats;
 mod ints;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, Graph, NodeId, Type, ValueId};
-use etx_mlx::{Instr, IntOrVid, Tid, Vid};
 use etx_ir::op;
 use etx_ir::program::{InputKind, Method, OutputKind, Program};
 use etx_ir::sym::{Expr, Symbol};
 use etx_ir::weights::{Identity, TensorData};
+use etx_mlx::{Instr, IntOrVid, Tid, Vid};
 
 use super::call::{Call, Res, describe};
 use super::dtype;
 use crate::backend::Refusal;
+pub(crate) use scope::Given;
 
 /// Where a slot's contents come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,11 +98,17 @@ pub(crate) struct Cx<'a> {
     reads: Vec<ValueId>,
     /// Values that leave the partition.
     outputs: Vec<ValueId>,
+    /// The nodes that draw random bits without a seed, by where the bits go.
+    draws: HashMap<Tid, NodeId>,
     zero_points: Vec<ZeroPoints>,
     /// Scales that have to be numbers, by name.
     finite: BTreeMap<&'a str, TensorData>,
+    /// Shapes of what the inputs of a body hold, while it is lowered.
+    shapes: HashMap<Tid, Vec<Expr>>,
     /// Whether lowerings may look at the bytes of weights: when a program is made, not when a verdict is asked for.
     pub(crate) reads_weights: bool,
+    /// Sizes of inputs that have no upper bound are at most this.
+    pub(crate) max_size: i64,
 }
 
 /// Who uses a constant: by the names it was asked for under, and whether tables, and whether others, read it.
@@ -158,9 +166,12 @@ impl<'a> Cx<'a> {
             node: None,
             reads: Vec::new(),
             outputs: outputs.to_vec(),
+            draws: HashMap::new(),
             zero_points: Vec::new(),
             finite: BTreeMap::new(),
+            shapes: HashMap::new(),
             reads_weights: false,
+            max_size: super::DEFAULT_MAX_SIZE.into(),
         };
         for (out, kind) in graph.outputs().iter().zip(&method.outputs) {
             if let (Arg::Value(new), OutputKind::StateMutation(i)) = (out, kind)
@@ -260,7 +271,7 @@ impl<'a> Cx<'a> {
 
     /// The slot of a constant, shared by all uses of the same data under the same type.
     pub(crate) fn constant(&mut self, name: &str, data: TensorData) -> Res<Tid> {
-        accepted(data.dtype()).map_err(|e| Refusal::new(format!("constant {name}: {e}")))?;
+        accepted(data.dtype()).map_err(|e| e.about(format_args!("constant {name}")))?;
         let key = (data.identity(), data.dtype(), data.shape().to_vec());
         if let Some(&t) = self.constants.get(&key) {
             self.note_use(t, name);
@@ -438,12 +449,20 @@ impl<'a> Cx<'a> {
             self.bound[v.index()] = Some(t);
             return Ok(t);
         }
-        accepted(ty.dtype).map_err(|e| Refusal::new(format!("{}: {e}", describe(self.graph, v))))?;
+        accepted(ty.dtype).map_err(|e| e.about(describe(self.graph, v)))?;
         let origin = match self.input_of.get(&v).map(|&i| &self.method.inputs[i].kind) {
             Some(InputKind::User) | None => Origin::Input(v),
             Some(InputKind::Buffer { .. } | InputKind::Parameter(_) | InputKind::Constant(_)) => Origin::Buffer(v),
             Some(_) => return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v)))),
         };
+        // ExecuTorch gives tensors without elements strides that the delegate takes for those of a view. There is nothing to pass anyway.
+        if let (Origin::Input(_), Some(shape)) = (&origin, ty.static_shape().filter(|s| s.contains(&0))) {
+            let shape = shape.into_iter().map(i64::unsigned_abs).collect();
+            let data = TensorData::inline(ty.dtype, shape, Vec::new()).map_err(|e| Refusal::new(e.to_string()))?;
+            let t = self.constant("_empty", data)?;
+            self.bound[v.index()] = Some(t);
+            return Ok(t);
+        }
         let t = self.slot(origin, ty.dtype);
         self.slots[t.0 as usize].holders.push(v);
         self.bound[v.index()] = Some(t);
@@ -469,7 +488,22 @@ impl<'a> Cx<'a> {
                 }
             });
         }
+        if let (Instr::RandomBits { out, seed: None, .. }, Some(node)) = (&instr, self.node) {
+            self.draws.insert(*out, node);
+        }
         self.chains[self.chain].push(instr);
+    }
+
+    /// The nodes whose instructions draw random numbers, others at every call, in order.
+    pub(crate) fn draws(&self) -> Vec<NodeId> {
+        let drawn = self.chains.iter().flatten().filter_map(|instr| match instr {
+            Instr::RandomBits { out, seed: None, .. } => self.draws.get(out).copied(),
+            _ => None,
+        });
+        let mut nodes: Vec<NodeId> = drawn.collect();
+        nodes.sort_by_key(|id| self.positions[id.index()]);
+        nodes.dedup();
+        nodes
     }
 
     /// Whether what the slot holds lies with channels last, so that it costs nothing to see it that way again.
@@ -491,6 +525,9 @@ impl<'a> Cx<'a> {
 
     /// The shape of what the slot holds, where it is a constant or a value of the graph.
     pub(crate) fn shape(&self, t: Tid) -> Option<Vec<Expr>> {
+        if let Some(shape) = self.shapes.get(&t) {
+            return Some(shape.clone());
+        }
         if let Some((_, data)) = self.constant_of(t) {
             return data.shape().iter().map(|&n| i64::try_from(n).ok().map(Expr::Int)).collect();
         }
@@ -529,7 +566,7 @@ impl<'a> Cx<'a> {
         if self.dtype(x) == to {
             return Ok(x);
         }
-        accepted(to).map_err(Refusal::new)?;
+        accepted(to)?;
         if let Origin::Constant { name, data } = &self.slots[x.0 as usize].origin
             && let Some(cast) = super::consts::cast_small(&data.0, to)
         {
@@ -538,9 +575,10 @@ impl<'a> Cx<'a> {
         Ok(self.once(x, to.name(), |out| Instr::AsType { x, out, scalar_type: to }))
     }
 
-    /// The number in a slot of one element. MLX reads the first four bytes, whatever the type: a narrower one is widened before.
+    /// The number in a slot of one element. MLX reads the first four bytes, whatever the type: narrower ones and floats are cast before.
     pub(crate) fn item(&mut self, x: Tid) -> Res<Vid> {
-        let x = if self.dtype(x).size() < 4 { self.cast(x, DType::Int32)? } else { x };
+        let dtype = self.dtype(x);
+        let x = if dtype.size() < 4 || dtype.is_float() { self.cast(x, DType::Int32)? } else { x };
         let out = self.fresh_value();
         self.push(Instr::ItemInt { x, out });
         Ok(out)
@@ -556,7 +594,7 @@ impl<'a> Cx<'a> {
         let Some(ty) = self.graph.tensor(v) else {
             return Err(Refusal::new(format!("{} is not a tensor", describe(self.graph, v))));
         };
-        accepted(ty.dtype).map_err(|e| Refusal::new(format!("{}: {e}", describe(self.graph, v))))?;
+        accepted(ty.dtype).map_err(|e| e.about(describe(self.graph, v)))?;
         // Outputs are cast on their way out.
         let only_returned = self.graph.value(v).users().is_empty();
         let t = if only_returned { t } else { self.cast(t, ty.dtype)? };
@@ -725,13 +763,16 @@ fn symbol_values(graph: &Graph) -> HashMap<Symbol, ValueId> {
 }
 
 /// Whether MLX has the element type.
-pub(crate) fn accepted(t: DType) -> Result<(), String> {
+pub(crate) fn accepted(t: DType) -> Result<(), Refusal> {
     if etx_mlx::Program::accepts(t) {
         return Ok(());
     }
     Err(match t {
-        DType::Float64 => "MLX has no f64 (export the model in float32)".to_owned(),
-        t if t.is_complex() => format!("MLX programs have no {t}"),
-        t => format!("MLX programs have no {t}"),
+        DType::Float64 | DType::Complex128 => {
+            Refusal::new(format!("MLX has no {t}")).remedy("lower with --f64-as-f32, or export the model in float32")
+        }
+        t if t.is_float() => Refusal::new(format!("MLX computes in no {t}"))
+            .remedy("quantise weights alone, not activations: weights of 8-bit floats are cast when the file is written"),
+        t => Refusal::new(format!("MLX programs have no {t}")),
     })
 }

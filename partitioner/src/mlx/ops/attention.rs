@@ -1,19 +1,32 @@
 //! Attention, rotary embeddings and caches.
 
+mod mask;
+
 use etx_ir::DType;
 use etx_ir::graph::{Arg, ValueId};
-use etx_mlx::{Instr, IntOrVid, Tid, VidOrTid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, IntOrVid, Tid, VidOrTid};
+use half::{bf16, f16};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
 use super::Operator;
+use super::norm::never_empty;
 use crate::backend::Refusal;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::new("aten.scaled_dot_product_attention.default", sdpa, "Sdpa; Any and Where for a mask that may hide every key")
-        .when("dropout, or sizes that do not match"),
-    Operator::new("mlx.custom_sdpa.default", custom_sdpa, "Slice, Slice, Sdpa").when("dropout"),
+    Operator::new(
+        "aten.scaled_dot_product_attention.default",
+        sdpa,
+        "Sdpa; Max, NotEqual (Any) and Where for a mask that may hide every key",
+    )
+    .when("dropout, or sizes that do not match"),
+    Operator::new(
+        "mlx.custom_sdpa.default",
+        custom_sdpa,
+        "Slice, Slice, Sdpa; Max, NotEqual (Any) and Where for a mask that may hide every key",
+    )
+    .when("dropout"),
     Operator::new("mlx.rope.default", rope, "Rope").when("frequencies are not one axis"),
     Operator::new("mlx.kv_cache_update.default_functional", kv_cache_update, "SliceUpdate").updating("cache"),
     Operator::new("kvcache.update_and_attend.default", update_and_attend, "UpdateAndAttend"),
@@ -109,7 +122,7 @@ fn sdpa<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     let scale = scale(&call, &qt.shape[rank - 1])?;
     let mut qkv = [cx.tensor(qv)?, cx.tensor(kv)?, cx.tensor(vv)?];
-    let mut mask = None;
+    let mut given = None;
     if !call.is_none("attn_mask") {
         if causal {
             return Err(call.refuse("attn_mask", "a mask and is_causal exclude each other"));
@@ -118,7 +131,7 @@ fn sdpa<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         if t.rank() > 4 {
             return Err(call.refuse("attn_mask", "more than four axes"));
         }
-        mask = Some(cx.tensor(call.value("attn_mask")?)?);
+        given = Some(cx.tensor(call.value("attn_mask")?)?);
     }
     for t in &mut qkv {
         for _ in rank..4 {
@@ -136,63 +149,56 @@ fn sdpa<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         }
     }
     let [q, k, v] = qkv;
-    let hidden = if call.is_none("attn_mask") { None } else { mask.filter(|_| may_hide_all(cx, &call, call.arg("attn_mask"))) };
-    if rank == 4 && hidden.is_none() {
-        return cx.define(call.out(0)?, |out| Instr::Sdpa { q, k, v, out, scale, mask, causal });
-    }
+    let mask = given.map(|mask| narrowed(cx, &call, mask, qt.dtype)).transpose()?;
     let mut x = cx.temp(|out| Instr::Sdpa { q, k, v, out, scale, mask, causal });
-    if let Some(mask) = hidden {
-        // A query that sees no key gets zeros in torch, and the mean of all values in MLX.
-        let condition = cx.once(mask, "any", |out| Instr::Any { x: mask, out, axes: Some(vec![-1]), keepdims: true });
-        let zero = cx.scalar(0.0, qt.dtype)?;
-        let all = x;
-        let select = |out| Instr::Where { condition, x: all, y: zero, out };
-        if rank == 4 {
-            return cx.define(call.out(0)?, select);
-        }
-        x = cx.temp(select);
+    if let Some(mask) = given {
+        x = shown(cx, &call, x, mask)?;
+    }
+    if rank == 4 {
+        return cx.bind(call.out(0)?, x);
     }
     let dims = Some((0..4 - rank as i32).collect());
     cx.define(call.out(0)?, |out| Instr::Squeeze { x, out, dims })
 }
 
-/// Whether a mask of truth values may hide every key from a query. It does not if it is made of a constant one that does not, by calls that
-/// leave its last axis alone; constants are looked at when the program is made.
-fn may_hide_all(cx: &Cx<'_>, call: &Call<'_>, mask: &Arg) -> bool {
-    let Some((v, t)) = mask.as_value().and_then(|v| Some((v, call.graph.tensor(v)?))) else { return false };
-    let (Some(last), rank) = (t.shape.last(), t.rank()) else { return false };
-    if t.dtype != DType::Bool {
-        return false;
+/// Zeros in place of what a query gets from which the mask hides every key, as torch has it; MLX gives NaN, or the mean of all values.
+fn shown<'a>(cx: &mut Cx<'a>, call: &Call<'a>, x: Tid, mask: Tid) -> Res<Tid> {
+    let t = call.ty("attn_mask")?;
+    let (rank, dtype) = (t.rank(), cx.dtype(mask));
+    let most = mask::row_maximum(cx, call, call.arg("attn_mask"));
+    let never = if dtype == DType::Bool { most >= 1.0 } else { most > f64::NEG_INFINITY };
+    if rank == 0 || never {
+        return Ok(x);
     }
-    if let Some((_, data)) = cx.weight(v) {
-        let Some((width, bytes)) = last.as_int().and_then(|n| usize::try_from(n).ok()).zip(data.bytes().filter(|_| cx.reads_weights))
-        else {
-            return true;
-        };
-        return width == 0 || bytes.chunks(width).any(|row| row.iter().all(|b| *b == 0));
-    }
-    let Some(made) = call.graph.producer(v).map(|id| Call::new(call.graph, id)) else { return true };
-    let elsewhere = |at: &str, rank: usize| made.axis(at, rank).is_ok_and(|axis| axis + 1 != rank);
-    let from = match made.node.op.target() {
-        "aten.unsqueeze.default" if elsewhere("dim", rank) => "self",
-        "aten.slice.Tensor" | "aten.index_select.default" | "aten.select.int" => {
-            let rank = made.ty("self").map_or(0, etx_ir::graph::TensorType::rank);
-            if !elsewhere("dim", rank) {
-                return true;
-            }
-            "self"
-        }
-        "aten.expand.default" | "aten.index.Tensor" => {
-            let kept = made.ty("self").is_ok_and(|from| from.shape.last() == Some(last));
-            let picked = made.arg("indices").as_list().is_some_and(|i| made.ty("self").is_ok_and(|from| i.len() >= from.rank()));
-            if !kept || picked {
-                return true;
-            }
-            "self"
-        }
-        _ => return true,
+    let condition = if dtype == DType::Bool {
+        cx.once(mask, "any", |out| Instr::Any { x: mask, out, axes: Some(vec![-1]), keepdims: true })
+    } else {
+        let rows = never_empty(cx, mask, &t.shape, &[rank - 1])?;
+        let most = cx.once(rows, "most of rows", |out| Instr::Max { x: rows, out, axes: Some(vec![-1]), keepdims: true });
+        let hidden = cx.scalar(f64::NEG_INFINITY, dtype)?;
+        cx.once(most, "not hidden", |out| Instr::NotEqual { a: most, b: hidden, out })
     };
-    may_hide_all(cx, &made, made.arg(from))
+    let zero = cx.scalar(0.0, call.out_ty(0)?.dtype)?;
+    Ok(cx.temp(|out| Instr::Where { condition, x, y: zero, out }))
+}
+
+/// The mask as MLX takes it, whose type may not be wider than that of the result. Where all of a row is below what the narrower type has,
+/// its numbers stay numbers: hidden is only what is minus infinity.
+fn narrowed<'a>(cx: &mut Cx<'a>, call: &Call<'a>, mask: Tid, to: DType) -> Res<Tid> {
+    let lowest = match to {
+        DType::Float16 => f16::MIN.into(),
+        DType::BFloat16 => bf16::MIN.into(),
+        _ => return Ok(mask),
+    };
+    if cx.dtype(mask) != DType::Float32 {
+        return Ok(mask);
+    }
+    let cast = cx.cast(mask, to)?;
+    if mask::row_maximum(cx, call, call.arg("attn_mask")) >= lowest {
+        return Ok(cast);
+    }
+    let b = cx.scalar(lowest, to)?;
+    Ok(cx.once(cast, "not below", |out| Instr::Maximum { a: cast, b, out }))
 }
 
 /// Position after the last one written: `start + length`.
@@ -215,6 +221,8 @@ fn custom_sdpa<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         return Err(call.refuse("attn_mask", "a mask and is_causal exclude each other"));
     }
     let scale = scale(&call, &qt.shape[3])?;
+    let given = mask;
+    let mask = given.map(|mask| narrowed(cx, &call, mask, qt.dtype)).transpose()?;
     let q = cx.tensor(call.value("query")?)?;
     let mut part = |name: &str| -> Res<Tid> {
         let v = call.value(name)?;
@@ -226,7 +234,11 @@ fn custom_sdpa<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         Ok(cx.temp(|out| Instr::Slice { x, out, axis: 2.into(), start: 0.into(), stop, step: 1 }))
     };
     let (k, v) = (part("key")?, part("value")?);
-    cx.define(call.out(0)?, |out| Instr::Sdpa { q, k, v, out, scale, mask, causal })
+    let mut x = cx.temp(|out| Instr::Sdpa { q, k, v, out, scale, mask, causal });
+    if let Some(mask) = given {
+        x = shown(cx, &call, x, mask)?;
+    }
+    cx.bind(call.out(0)?, x)
 }
 
 fn rope<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
@@ -299,6 +311,11 @@ fn kv_cache_update<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
 
 fn update_and_attend<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let (q, k, v) = (cx.tensor(call.value("q")?)?, cx.tensor(call.value("k")?)?, cx.tensor(call.value("v")?)?);
+    if let ([batch, _, _, key], [_, _, _, value]) = (&call.ty("k")?.shape[..], &call.ty("v")?.shape[..])
+        && (batch.as_int().is_some_and(|n| n != 1) || key != value)
+    {
+        return Err(call.refuse("k", "the runtime's cache holds one sequence, whose keys and values are of one width"));
+    }
     let position = cx.tensor(call.value("position")?)?;
     let layer_id = i32::try_from(call.int("layer_id")?).map_err(|_| call.refuse("layer_id", "beyond 32 bits"))?;
     let scale = call.float("scale")? as f32;

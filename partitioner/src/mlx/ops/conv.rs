@@ -4,8 +4,8 @@
 //! parameters are transposed once, when the program is made.
 
 use etx_ir::graph::Arg;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

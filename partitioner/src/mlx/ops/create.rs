@@ -2,11 +2,11 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, Type};
-use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 
-use super::super::call::{Call, Res};
+use super::super::call::{Call, Res, makes};
 use super::super::cx::Cx;
 use super::Operator;
 use crate::backend::Refusal;
@@ -88,7 +88,7 @@ fn fill<'a>(cx: &mut Cx<'a>, call: Call<'a>, value: &Arg) -> Res {
     }
     let shape = cx.dims(&to.shape)?;
     let scalar_type = to.dtype;
-    super::super::cx::accepted(scalar_type).map_err(Refusal::new)?;
+    super::super::cx::accepted(scalar_type)?;
     if perhaps_empty {
         let x = cx.temp(|out| Instr::Full { out, shape: vec![], v, scalar_type });
         return cx.define(call.out(0)?, |out| Instr::BroadcastTo { x, out, shape });
@@ -141,11 +141,22 @@ fn arange<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     cx.bind(call.out(0)?, numbers)
 }
 
-/// A range of integers. The runtime makes no empty one: what may be that begins a step earlier and loses its first number.
+/// A range of integers. The runtime makes no empty one: what may be that begins a step earlier and loses its first number. It counts in
+/// the type itself, which gets stuck where that has no room for the next number: such a range is one of integers, cast.
 fn range(cx: &mut Cx<'_>, (start, end, step): (&Expr, &Expr, &Expr), dtype: DType, perhaps_empty: bool) -> Res<Tid> {
+    let exact = match dtype {
+        DType::Float16 => 1 << 11,
+        DType::BFloat16 => 1 << 8,
+        DType::Float32 => 1 << 24,
+        _ => u64::MAX,
+    };
+    // Nobody asks for so many numbers that f32 has no room, unless he writes them down.
+    let fits = |e: &Expr| e.as_int().map_or(exact > 1 << 11, |n| n.unsigned_abs() <= exact);
+    let counted = if fits(&start.minus(step)) && fits(&end.plus(step)) { dtype } else { DType::Int32 };
     let (stop, by) = (cx.int(end)?, cx.int(step)?);
     let start = if perhaps_empty { cx.int(&start.minus(step))? } else { cx.int(start)? };
-    let x = cx.temp(|out| Instr::ARange { out, start, stop, step: by, scalar_type: Some(dtype) });
+    let x = cx.temp(|out| Instr::ARange { out, start, stop, step: by, scalar_type: Some(counted) });
+    let x = cx.cast(x, dtype)?;
     if !perhaps_empty {
         return Ok(x);
     }
@@ -170,6 +181,7 @@ fn fractional<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
         }
         _ => return Err(call.refuse("dtype", "integers between fractional bounds of a symbolic range")),
     };
+    makes(n, 1)?;
     let mut bytes = Vec::new();
     for i in 0..n {
         let x = start + i as f64 * step;
@@ -185,6 +197,7 @@ fn linspace<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     let to = call.out_ty(0)?;
     let (start, end, steps) = (call.float("start")?, call.float("end")?, call.int("steps")?);
     let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
+    makes(steps, 1)?;
     let mut bytes = Vec::new();
     for i in 0..steps {
         let x = if i < steps / 2 || steps == 1 { start + step * i as f64 } else { end - step * (steps - 1 - i) as f64 };

@@ -506,17 +506,44 @@ fn power<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res {
             return cx.define(call.out(0)?, |out| Instr::Reciprocal { x, out });
         }
     }
-    let (a, mut b) = both(cx, call, "self", "exponent", t)?;
-    let varies = matches!(call.arg("exponent"), Arg::Value(_)) && call.arg("self").as_float().is_none_or(|base| base.abs() == 1.0);
-    if varies && matches!(t, DType::Int8 | DType::Int16 | DType::Int32 | DType::Int64) {
-        // To a negative power all integers are 0, to MLX 1 and -1 as well: to them the power of the same size gives what torch does.
-        let one = cx.integer(1, t)?;
-        let size = cx.temp(|out| Instr::Abs { x: a, out });
-        let condition = cx.temp(|out| Instr::Equal { a: size, b: one, out });
-        let (y, x) = (b, cx.temp(|out| Instr::Abs { x: b, out }));
-        b = cx.temp(|out| Instr::Where { condition, x, y, out });
+    let (a, b) = both(cx, call, "self", "exponent", t)?;
+    if matches!(t, DType::Int8 | DType::Int16 | DType::Int32 | DType::Int64) && may_be_negative(cx, call, b) {
+        return integer_power(cx, call, a, b, t);
     }
     cx.define(call.out(0)?, |out| Instr::Power { a, b, out })
+}
+
+/// Whether an exponent of integers may be negative.
+fn may_be_negative<'a>(cx: &Cx<'a>, call: &Call<'a>, b: Tid) -> bool {
+    if let Some(numbers) = cx.constant_of(b).and_then(|(_, data)| super::super::consts::numbers(data)) {
+        return numbers.iter().any(|n| *n < 0.0);
+    }
+    if let Some(e) = call.expr_of(call.arg("exponent")) {
+        return cx.method.ranges.bounds(&e).min.is_none_or(|n| n < 0);
+    }
+    // Casts of what has no sign.
+    !call.ty("exponent").is_ok_and(|t| matches!(t.dtype, DType::Bool | DType::UInt8))
+}
+
+/// A power of integers whose exponent may be negative, which no backend of MLX is to see: its CPU backend never comes back from one. To
+/// a negative power 1 is 1, -1 is itself or 1, and all others are 0.
+fn integer_power<'a>(cx: &mut Cx<'a>, call: &Call<'a>, a: Tid, b: Tid, t: DType) -> Res {
+    let (zero, one) = (cx.integer(0, t)?, cx.integer(1, t)?);
+    let odd = cx.temp(|out| Instr::BitwiseAnd { a: b, b: one, out });
+    let base = call.arg("self").as_float();
+    if base.is_some_and(|base| base.abs() == 1.0) {
+        return cx.define(call.out(0)?, |out| Instr::Power { a, b: odd, out });
+    }
+    let negative = cx.temp(|out| Instr::Less { a: b, b: zero, out });
+    let b = cx.temp(|out| Instr::Where { condition: negative, x: odd, y: b, out });
+    let power = cx.temp(|out| Instr::Power { a, b, out });
+    let mut condition = negative;
+    if base.is_none() {
+        let size = cx.temp(|out| Instr::Abs { x: a, out });
+        let other = cx.temp(|out| Instr::NotEqual { a: size, b: one, out });
+        condition = cx.temp(|out| Instr::LogicalAnd { a: negative, b: other, out });
+    }
+    cx.define(call.out(0)?, |out| Instr::Where { condition, x: zero, y: power, out })
 }
 
 fn where_self<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {

@@ -2,8 +2,8 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, ValueId};
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res, describe};
 use super::super::cx::Cx;
@@ -23,14 +23,17 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::new("aten.sort.stable", sort, "Sort, Argsort"),
     Operator::new("aten.argsort.default", argsort, "Argsort"),
     Operator::new("aten.argsort.stable", argsort, "Argsort"),
-    Operator::new("aten.topk.default", topk, "Argsort, Slice, TakeAlongAxis, or Sort, Slice"),
+    Operator::new("aten.topk.default", topk, "Argsort, Slice, TakeAlongAxis, or Sort, Slice; of NaN and +inf in one row the first"),
 ];
 
 /// A tensor of indices; MLX takes any integers, and so does torch, but for masks.
 fn indices<'a>(cx: &mut Cx<'a>, call: &Call<'a>, v: ValueId) -> Res<Tid> {
     match call.graph.tensor(v) {
         Some(t) if t.dtype.is_int() && t.dtype != DType::UInt8 => cx.tensor(v),
-        _ => Err(Refusal::new(format!("{} is a mask, whose result has no size known at export", describe(call.graph, v)))),
+        _ => {
+            let what = format!("{} is a mask, whose result has no size known at export", describe(call.graph, v));
+            Err(Refusal::new(what).remedy("keep a result of fixed size (torch.where), or reduce what is selected (sum, mean, amax)"))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod create;
 mod elementwise;
 mod index;
 mod linalg;
+mod loops;
 mod moe;
 mod norm;
 mod pool;
@@ -82,6 +83,7 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
         sample::OPERATORS,
         random::OPERATORS,
         recurrent::OPERATORS,
+        loops::OPERATORS,
         spectral::OPERATORS,
         attention::OPERATORS,
         symbolic::OPERATORS,
@@ -105,8 +107,8 @@ pub(crate) fn lower<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     match BY_OP.get(&call.node.op) {
         Some(o) => (o.lower)(cx, call),
         None => Err(match refusal(call.node.op) {
-            Some((reason, remedy)) => Refusal::new(reason).remedy(remedy),
-            None => Refusal::new(format!("no lowering for {}", call.node.op.target())),
+            Some((reason, remedy)) => Refusal::new(reason).remedy(remedy).of_operator(),
+            None => Refusal::new(format!("no lowering for {}", call.node.op.target())).of_operator(),
         }),
     }
 }

@@ -4,9 +4,9 @@
 //! known when the program runs, both forms are there and the program chooses (`mlx-ops.md` §2.15).
 
 use etx_ir::DType;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

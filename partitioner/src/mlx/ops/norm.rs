@@ -2,9 +2,9 @@
 
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::{Dim, Expr};
 use etx_ir::weights::TensorData;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
@@ -151,8 +151,17 @@ fn groups<'a>(cx: &mut Cx<'a>, call: Call<'a>, name: &str) -> Res {
     if ty.rank() < 2 {
         return Err(call.refuse("input", "needs a batch and channels"));
     }
-    let n = cx.int(&ty.shape[0].times(&Expr::Int(call.int(name)?)))?;
-    let grouped = cx.temp(|out| Instr::Reshape { x, out, shape: vec![n, (-1).into()] });
+    let groups = call.int(name)?;
+    let n = cx.int(&ty.shape[0].times(&Expr::Int(groups)))?;
+    // Where there may be no rows, MLX cannot tell what is left for a row.
+    let row = match ty.shape[1].as_int().and_then(|channels| channels.checked_div(groups)) {
+        Some(channels) if cx.may_be_zero(&ty.shape[0]) => {
+            let row = ty.shape[2..].iter().fold(Expr::Int(channels), |row, n| row.times(n));
+            cx.int(&row)?
+        }
+        _ => (-1).into(),
+    };
+    let grouped = cx.temp(|out| Instr::Reshape { x, out, shape: vec![n, row] });
     let normal = cx.temp(|out| Instr::LayerNorm { x: grouped, out, weight: None, bias: None, eps });
     let shape = cx.reshape_dims(&ty.shape)?;
     let (weight, bias) = (optional(cx, &call, "weight")?, optional(cx, &call, "bias")?);

@@ -6,10 +6,10 @@
 
 use etx_ir::DType;
 use etx_ir::graph::Arg;
-use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 
-use super::super::call::{Call, Res};
+use super::super::call::{Call, Res, makes};
 use super::super::cx::Cx;
 use super::Operator;
 use super::shape::transposed;
@@ -100,6 +100,10 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         return Err(call.refuse("kernel_size", "kernel, stride and dilation must be positive"));
     }
     let mut x = cx.tensor(call.value("self")?)?;
+    // More than two halves are added up in single precision.
+    if !max && windows.iter().map(|w| w.kernel).try_fold(1i64, i64::checked_mul).is_none_or(|terms| terms > 2) {
+        x = cx.widened(x)?;
+    }
     let whole = windows.iter().all(|w| w.padding == 0 && w.size.as_int() == Some(w.kernel) && w.out == Expr::Int(1) && w.dilation == 1);
     if whole {
         let spatial: Vec<i32> = (lead..ty.rank()).map(|a| a as i32).collect();
@@ -159,13 +163,13 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
             let sum = cx.temp(|out| Instr::Sum { x: windowed, out, axes: Some(axes), keepdims: false });
             let mut sizes: Vec<u64> = windows.iter().filter_map(|w| w.out.as_int()).map(|n| n as u64).collect();
             sizes.extend(behind.iter().map(|_| 1));
-            let scale = constant(cx, &weights, sizes, call.out_ty(0)?.dtype)?;
+            let scale = constant(cx, &weights, sizes, cx.dtype(sum))?;
             cx.temp(|out| Instr::Multiply { a: sum, b: scale, out })
         }
         Divisor::Counted(include) if !max => {
             let mut sum = cx.temp(|out| Instr::Sum { x: windowed, out, axes: Some(axes), keepdims: false });
             for (i, w) in windows.iter().enumerate() {
-                let (a, b) = (sum, counts(cx, w, include, nd - 1 - i + behind.len(), call.out_ty(0)?.dtype)?);
+                let (a, b) = (sum, counts(cx, w, include, nd - 1 - i + behind.len(), cx.dtype(sum))?);
                 sum = cx.temp(|out| Instr::Divide { a, b, out });
             }
             sum
@@ -243,15 +247,17 @@ fn divisor(call: &Call<'_>, nd: usize, windows: &[Window]) -> Res<Divisor> {
     };
     if !call.is_none("divisor_override") {
         let d = call.int("divisor_override")? as f64;
-        let n: i64 = known.iter().map(|(_, out)| out).product();
+        let n = known.iter().fold(1i64, |n, (_, out)| n.saturating_mul(*out));
+        makes(n, 1)?;
         return Ok(Divisor::Each(vec![1.0 / d; n as usize]));
     }
     // Padding counts as far as it was asked for, but not what the last window reaches beyond it.
     let count = |(w, (size, _)): (&Window, &(i64, i64)), at: i64| {
-        let start = at * w.stride - w.padding;
-        let end = (start + w.kernel).min(size + w.padding);
-        if include { end - start } else { end.min(*size) - start.max(0) }
+        let start = at.saturating_mul(w.stride).saturating_sub(w.padding);
+        let end = start.saturating_add(w.kernel).min(size.saturating_add(w.padding));
+        if include { end.saturating_sub(start) } else { end.min(*size).saturating_sub(start.max(0)) }
     };
+    makes(known.iter().fold(1i64, |n, (_, out)| n.saturating_mul((*out).max(1))), 2)?;
     let axes = || windows.iter().zip(&known);
     if axes().all(|axis| (0..axis.1.1).all(|at| count(axis, at) == axis.0.kernel)) {
         return Ok(Divisor::Kernel);

@@ -7,8 +7,8 @@ mod weights;
 
 use etx_ir::DType;
 use etx_ir::graph::ValueId;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Dim;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

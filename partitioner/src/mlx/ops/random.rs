@@ -1,8 +1,8 @@
 //! Random numbers, from random bits without a seed: they differ at every call.
 
 use etx_ir::DType;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

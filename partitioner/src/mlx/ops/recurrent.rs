@@ -3,8 +3,8 @@
 mod chunks;
 mod layers;
 
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::{Dim, Expr};
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

@@ -1,8 +1,9 @@
 //! Reductions and scans.
 
 use etx_ir::DType;
-use etx_mlx::{Instr, Tid};
+use etx_ir::graph::ValueId;
 use etx_ir::sym::Expr;
+use etx_mlx::{FloatOrVid, Instr, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;
@@ -67,13 +68,13 @@ pub(super) const OPERATORS: &[Operator] = &[
     ),
     Operator::new(
         "aten.argmax.default",
-        |cx, call| arg(cx, call, |x, out, axis, keepdims| Instr::Argmax { x, out, axis, keepdims }),
-        "Argmax",
+        |cx, call| arg(cx, call, false),
+        "Argmax; Max, Equal, NotEqual, LogicalOr and Argmax of floats that may be NaN",
     ),
     Operator::new(
         "aten.argmin.default",
-        |cx, call| arg(cx, call, |x, out, axis, keepdims| Instr::Argmin { x, out, axis, keepdims }),
-        "Argmin",
+        |cx, call| arg(cx, call, true),
+        "Argmin; Min, Equal, NotEqual, LogicalOr and Argmax of floats that may be NaN",
     ),
     Operator::new("aten.cumsum.default", cumsum, "Cumsum"),
 ];
@@ -95,14 +96,29 @@ fn accumulated<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
     let x = cx.tensor(call.value("self")?)?;
     let to = call.out_ty(0)?.dtype;
     let from = call.ty("self")?.dtype;
-    // Sums of integers go to 64 bits, and wrap there; floats accumulate in their own type unless told otherwise.
-    if from != to { cx.cast(x, to) } else { Ok(x) }
+    // Sums of integers go to 64 bits, and wrap there.
+    let x = if from != to { cx.cast(x, to)? } else { x };
+    // Two terms are rounded once either way.
+    let axes = call.axes("dim", call.ty("self")?.rank())?;
+    if at_most(cx, call, &axes, 2)? { Ok(x) } else { cx.widened(x) }
+}
+
+/// Whether a result has no more terms than this. MLX adds halves up in their own type, rounding at every step, torch in single precision:
+/// more terms than a step or two are widened before.
+fn at_most(cx: &Cx<'_>, call: &Call<'_>, axes: &[usize], most: i64) -> Res<bool> {
+    let shape = &call.ty("self")?.shape;
+    let terms = Expr::product(axes.iter().filter_map(|&axis| shape.get(axis)));
+    Ok(cx.method.ranges.bounds(&terms).max.is_some_and(|n| n <= most))
 }
 
 fn exponents<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
-    let x = accumulated(cx, call)?;
     let shape = &call.ty("self")?.shape;
-    if shape.is_empty() { Ok(x) } else { never_empty(cx, x, shape, &call.axes("dim", shape.len())?) }
+    let axes = call.axes("dim", shape.len())?;
+    let x = cx.tensor(call.value("self")?)?;
+    let x = cx.cast(x, call.out_ty(0)?.dtype)?;
+    // Along the last axis alone MLX sums in single precision.
+    let x = if axes.as_slice() == [shape.len().wrapping_sub(1)] { x } else { cx.widened(x)? };
+    if shape.is_empty() { Ok(x) } else { never_empty(cx, x, shape, &axes) }
 }
 
 fn plain<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Tid> {
@@ -129,6 +145,7 @@ fn spread<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, Option<Vec<i32
         correction as i32
     };
     let x = plain(cx, &call)?;
+    let x = if at_most(cx, &call, &call.axes("dim", call.ty("self")?.rank())?, 1)? { x } else { cx.widened(x)? };
     let (axes, keepdims) = reduced(&call)?.unwrap_or((None, false));
     let shape = &call.ty("self")?.shape;
     let counted = axes.iter().flatten().filter_map(|&a| shape.get(usize::try_from(a).ok()?));
@@ -140,27 +157,48 @@ fn spread<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, Option<Vec<i32
     cx.define(call.out(0)?, |out| make(x, out, axes, keepdims, ddof))
 }
 
-fn arg<'a>(cx: &mut Cx<'a>, call: Call<'a>, make: fn(Tid, Tid, i32, bool) -> Instr) -> Res {
+fn arg<'a>(cx: &mut Cx<'a>, call: Call<'a>, least: bool) -> Res {
     let mut x = nonempty(cx, &call)?;
-    let t = call.ty("self")?;
-    if t.rank() == 0 {
-        let x = cx.temp(|out| Instr::Reshape { x, out, shape: vec![1.into()] });
-        return cx.define(call.out(0)?, |out| make(x, out, 0, false));
+    let (t, to) = (call.ty("self")?, call.out_ty(0)?);
+    if to.shape.iter().any(|d| d.as_int() == Some(0)) {
+        // Of no rows, which MLX refuses to look for.
+        let shape = cx.dims(&to.shape)?;
+        return cx.define(call.out(0)?, |out| Instr::Full { out, shape, v: FloatOrVid::Float(0.0), scalar_type: DType::Int32 });
     }
-    if !call.is_none("dim") {
-        let axis = call.axis("dim", t.rank())? as i32;
-        let keepdims = call.flag("keepdim")?;
-        return cx.define(call.out(0)?, |out| make(x, out, axis, keepdims));
+    let named = t.rank() > 0 && !call.is_none("dim");
+    let (axis, keepdims) = if named { (call.axis("dim", t.rank())?, call.flag("keepdim")?) } else { (0, false) };
+    if t.rank() == 0 || !named && t.rank() > 1 {
+        let from = x;
+        x = cx.temp(|out| Instr::Reshape { x: from, out, shape: vec![(-1).into()] });
     }
-    if t.rank() > 1 {
-        x = cx.temp(|out| Instr::Reshape { x, out, shape: vec![(-1).into()] });
-    }
-    if call.flag("keepdim")? {
-        let flat = cx.temp(|out| make(x, out, 0, false));
+    let terms = if named { t.shape.get(axis).cloned() } else { Some(Expr::product(&t.shape)) };
+    let (x, axis) = (if terms == Some(Expr::Int(1)) { x } else { candidates(cx, &call, x, axis as i32, least)? }, axis as i32);
+    // Of candidates, the first that is one.
+    let least = least && cx.dtype(x) != DType::Bool;
+    let make = |out| if least { Instr::Argmin { x, out, axis, keepdims } } else { Instr::Argmax { x, out, axis, keepdims } };
+    if t.rank() > 0 && !named && call.flag("keepdim")? {
+        let flat = cx.temp(make);
         let shape = vec![1.into(); t.rank()];
         return cx.define(call.out(0)?, |out| Instr::Reshape { x: flat, out, shape });
     }
-    cx.define(call.out(0)?, |out| make(x, out, 0, false))
+    cx.define(call.out(0)?, make)
+}
+
+/// Which elements along the axis are as extreme as any, or NaN: MLX passes over NaN when it looks for an extreme, and torch takes the first
+/// one. Where there is none for sure, the elements themselves.
+fn candidates<'a>(cx: &mut Cx<'a>, call: &Call<'a>, x: Tid, axis: i32, least: bool) -> Res<Tid> {
+    let v = call.value("self")?;
+    let whole = |v: ValueId| call.graph.tensor(v).is_some_and(|t| !t.dtype.is_float());
+    let cast = call.graph.producer(v).map(|id| Call::new(call.graph, id)).filter(|c| c.node.op.target() == "aten._to_copy.default");
+    if whole(v) || cast.is_some_and(|c| c.value("self").is_ok_and(whole)) {
+        return Ok(x);
+    }
+    let axes = Some(vec![axis]);
+    let extreme =
+        cx.temp(|out| if least { Instr::Min { x, out, axes, keepdims: true } } else { Instr::Max { x, out, axes, keepdims: true } });
+    let a = cx.temp(|out| Instr::Equal { a: x, b: extreme, out });
+    let b = cx.temp(|out| Instr::NotEqual { a: x, b: x, out });
+    Ok(cx.temp(|out| Instr::LogicalOr { a, b, out }))
 }
 
 fn cumsum<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {

@@ -3,11 +3,17 @@
 /// Families of operators, their names without `aten.` and separated by blanks; a reason; a remedy.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
-        "nonzero nonzero_numpy nonzero_static argwhere masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive bincount \
+        "nonzero nonzero_numpy argwhere masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive bincount \
          where.default",
         "the size of the result, or what stands where in it, depends on values",
         "keep a result of fixed size: torch.where, masked_fill or masked_scatter",
     ),
+    (
+        "repeat_interleave.Tensor repeat_interleave.self_Tensor",
+        "how long the result is depends on values",
+        "give its length as output_size, if it is known",
+    ),
+    ("torchvision.nms", "how many boxes it keeps depends on their values", "end the program before it, and leave it to the program around"),
     (
         "mode histogram.bin_ct histogram.bins_tensor",
         "MLX does not count equal values",
@@ -65,9 +71,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "unroll the loop, or call the program once a step",
     ),
     (
-        "higher_order.associative_scan higher_order.scan higher_order.map higher_order.map_impl",
+        "higher_order.associative_scan",
         "the number of rounds is not known at export, or too large for the body to be written out each time",
-        "export with a fixed number of rounds, or call the program once a round",
+        "write it as a scan, which may have any length",
     ),
     (
         "higher_order.executorch_call_delegate",
@@ -79,7 +85,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
          torch._functorch.predispatch._vmap_increment_nesting torch._functorch.predispatch._vmap_decrement_nesting \
          torch._functorch.predispatch.lazy_load_decompositions",
         "inside torch.vmap an axis of every tensor is hidden",
-        "save `exported_program.run_decompositions({})` instead of `exported_program`: there the axis is back",
+        "save `exported_program.run_decompositions({})` instead of `exported_program`: there the axis is back; where torch refuses that, export \
+         with strict=True",
     ),
 ];
 

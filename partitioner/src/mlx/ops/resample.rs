@@ -3,11 +3,11 @@
 
 use etx_ir::DType;
 use etx_ir::graph::{Arg, TensorType, ValueId};
-use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
 use etx_ir::weights::TensorData;
+use etx_mlx::{FloatOrVid, Instr, IntOrVid, Tid};
 
-use super::super::call::{Call, Res};
+use super::super::call::{Call, ROUND, Res, makes};
 use super::super::consts::element;
 use super::super::cx::Cx;
 use super::Operator;
@@ -167,7 +167,7 @@ fn as_they_lie(kind: Kind, (from, to): (&Expr, &Expr), image: &[Expr]) -> bool {
 /// All contributions along an axis. Source: torch's UpSample.h; all in single precision, as there.
 fn taps(kind: Kind, from: i64, to: i64, scale: Option<f64>, align_corners: bool) -> Vec<Tap> {
     let step = step(from, to, scale, align_corners);
-    let clamp = |i: i64| i.clamp(0, from - 1);
+    let clamp = |i: i64| i.min(from - 1).max(0);
     let at = |k: i64| if align_corners { step * k as f32 } else { step * (k as f32 + 0.5) - 0.5 };
     match kind {
         Kind::Nearest => vec![Tap { index: (0..to).map(|k| clamp((k as f32 * step).floor() as i64)).collect(), weight: vec![] }],
@@ -245,6 +245,7 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
         if matches!(kind, Kind::LinearSmooth | Kind::CubicSmooth) {
             let (n, m) = (known(Some(from))?, known(Some(target))?);
             // Neighbours that hold too much for a matrix hold too much for the result, too.
+            makes(n, m)?;
             let mix = smooth(kind, n, m, step(n, m, scale, align));
             let columns = i + 1 == nd;
             x = mixed(cx, x, &mix, (n, m), columns)?;
@@ -262,6 +263,7 @@ fn upsample<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, kind: Kind) -> Res {
         }
         let taps = match (from.as_int(), target.as_int()) {
             (Some(n), Some(m)) => {
+                makes(m, if kind == Kind::Cubic { 8 } else { 4 })?;
                 let taps = taps(kind, n, m, scale, align);
                 let same =
                     |t: &Tap| n == m && t.index.iter().enumerate().all(|(a, &b)| a as i64 == b) && t.weight.iter().all(|&w| w == 1.0);
@@ -471,10 +473,15 @@ enum Edge {
 impl Edge {
     /// The element of `n` that stands at a place; `None` if it is too far away.
     fn place(self, i: i64, n: i64) -> Option<i64> {
+        if n < 1 {
+            return None;
+        }
         let j = match self {
-            Edge::Reflected if i < 0 => -i,
-            Edge::Reflected if i >= n => 2 * (n - 1) - i,
+            Edge::Reflected if i < 0 => i.saturating_neg(),
+            Edge::Reflected if i >= n => n.saturating_sub(1).saturating_mul(2).saturating_sub(i),
             Edge::Reflected => i,
+            // Of nothing there is nothing to repeat.
+            Edge::Replicated | Edge::Wrapped if n < 1 => return None,
             Edge::Replicated => i.clamp(0, n - 1),
             Edge::Wrapped => i.rem_euclid(n),
         };
@@ -528,11 +535,14 @@ fn pad<'a>(cx: &mut Cx<'a>, call: Call<'a>, edge: Edge) -> Res {
         let size = ty.shape.get(axis).ok_or_else(|| call.refuse(name, "more pairs than axes"))?;
         let index = match size.as_int() {
             Some(n) => {
-                let index: Option<Vec<i64>> = (-pair[0]..n + pair[1]).map(|i| edge.place(i, n)).collect();
+                let (from, to) = (pair[0].checked_neg(), n.checked_add(pair[1]));
+                let (from, to) = from.zip(to).ok_or_else(|| call.refuse(name, "wider than what is padded"))?;
+                makes(to.saturating_sub(from), 2)?;
+                let index: Option<Vec<i64>> = (from..to).map(|i| edge.place(i, n)).collect();
                 let index = index.ok_or_else(|| call.refuse(name, "wider than what is padded"))?;
                 cx.int_vector(&format!("_pad_{n}"), &index, DType::Int32)?
             }
-            None => edge.places(cx, -pair[0], &size.plus(&Expr::Int(pair[1])), size)?,
+            None => edge.places(cx, pair[0].saturating_neg(), &size.plus(&Expr::Int(pair[1])), size)?,
         };
         let from = x;
         x = cx.temp(|out| Instr::Take { x: from, out, index: index.into(), axis: axis as i32 });
@@ -548,6 +558,10 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
     let ty = call.ty("self")?;
     let lead = ty.rank().saturating_sub(nd);
     let mut x = cx.tensor(call.value("self")?)?;
+    if !max {
+        // Means of halves are of sums in single precision.
+        x = cx.widened(x)?;
+    }
     let reduce = |x: Tid, out: Tid, axes: Vec<i32>, keepdims: bool| {
         let axes = Some(axes);
         if max { Instr::Max { x, out, axes, keepdims } } else { Instr::Mean { x, out, axes, keepdims } }
@@ -576,6 +590,7 @@ fn adaptive<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
             x = cx.temp(|out| reduce(split, out, vec![axis as i32 + 1], false));
             continue;
         }
+        makes(m, ROUND)?;
         let mut tensors = Vec::new();
         for i in 0..m {
             let part = |i: i64, up: i64| n.times(&Expr::Int(i)).plus(&Expr::Int(up)).floor_div(&Expr::Int(m));
@@ -636,7 +651,7 @@ fn as_strided<'a>(cx: &mut Cx<'a>, call: Call<'a>) -> Res {
     }
     let sizes = call.ints("size")?;
     let total = ty.numel().as_int().ok_or_else(|| call.refuse("self", "its sizes must be known at export"))?;
-    let reach = sizes.iter().zip(&strides).map(|(n, s)| (n - 1).saturating_mul(*s)).fold(offset, i64::saturating_add);
+    let reach = sizes.iter().zip(&strides).map(|(n, s)| n.saturating_sub(1).saturating_mul(*s)).fold(offset, i64::saturating_add);
     if strides.iter().any(|&s| s < 0) || sizes.contains(&0) || offset < 0 || reach >= total {
         return Err(call.refuse("size", "must stay inside the tensor"));
     }

@@ -1,8 +1,8 @@
 //! Operators that move elements without computing.
 
 use etx_ir::graph::Arg;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

@@ -1,8 +1,8 @@
 //! Short-time Fourier transforms: windows by strides, times a matrix of sines and cosines.
 
 use etx_ir::DType;
-use etx_mlx::{Instr, IntOrVid, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, IntOrVid, Tid};
 
 use super::super::call::{Call, Res};
 use super::super::cx::Cx;

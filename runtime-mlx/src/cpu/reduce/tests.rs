@@ -55,7 +55,12 @@ fn nan_wins_extremes() {
     let max = floats(&reduce(Reduce::Max, &x, &[1], false).unwrap());
     assert!(max[0].is_nan() && max[1] == 3.0);
     let index = |largest| arg_extreme(&x, 1, false, largest).unwrap().values::<u32>().unwrap().into_owned();
-    assert_eq!((index(true), index(false)), (vec![1, 0], vec![1, 1]));
+    // But not places: NaN is passed over.
+    assert_eq!((index(true), index(false)), (vec![2, 0], vec![0, 1]));
+    let nothing = Tensor::from_slice(&[2, 2], &[f32::NAN, f32::NAN, f32::NAN, 1.0]).unwrap();
+    for (largest, second) in [(true, 1), (false, 1)] {
+        assert_eq!(arg_extreme(&nothing, 1, false, largest).unwrap().values::<u32>().unwrap().as_ref(), [0, second]);
+    }
     let tall = Tensor::from_slice(&[3000], &vec![0.5f32; 3000]).unwrap();
     assert_eq!(arg_extreme(&tall, -1, true, true).unwrap().values::<u32>().unwrap().as_ref(), [0]);
 }
@@ -66,12 +71,30 @@ fn mean_variance_and_deviation() {
     assert_eq!(floats(&reduce(Reduce::Mean, &x, &[0], false).unwrap()), [2.5, 3.5, 4.5]);
     assert_eq!(floats(&variance(&x, &[1], false, 1, false).unwrap()), [1.0, 1.0]);
     assert_eq!(floats(&variance(&x, &[0], true, 0, true).unwrap()), [1.5; 3]);
-    assert!(floats(&variance(&x, &[0], false, 2, false).unwrap()).iter().all(|v| v.is_nan()));
+    assert!(floats(&variance(&x, &[0], false, 2, false).unwrap()).iter().all(|v| *v == f32::INFINITY));
     let ints = Tensor::from_slice(&[2], &[1i32, 2]).unwrap();
     assert_eq!(floats(&reduce(Reduce::Mean, &ints, &[], false).unwrap()), [1.5]);
-    // 3000 ones do not fit the precision of bf16 sums; the mean must not notice.
-    let ones = Tensor::from_slice(&[3000], &vec![bf16::from_f32(1.0); 3000]).unwrap();
-    assert_eq!(reduce(Reduce::Mean, &ones, &[], false).unwrap().item::<bf16>().unwrap().to_f32(), 1.0);
+}
+
+#[test]
+fn halves_are_rounded_at_every_step() {
+    // What MLX 0.32.2 answers on CPU.
+    let tenths = Tensor::from_slice(&[1000], &vec![bf16::from_f32(0.1); 1000]).unwrap();
+    let of = |x: &Tensor, op| reduce(op, x, &[], false).unwrap().item::<bf16>().unwrap().to_f32();
+    assert_eq!((of(&tenths, Reduce::Sum), of(&tenths, Reduce::Mean)), (32.0, 0.031_982_422));
+    let rising: Vec<bf16> = (0..1000).map(|i| bf16::from_f32(bf16::from_f32(i as f32).to_f32() / 1000.0)).collect();
+    let rising = Tensor::from_slice(&[1000], &rising).unwrap();
+    assert_eq!(variance(&rising, &[], false, 0, false).unwrap().item::<bf16>().unwrap().to_f32(), 0.165_039_06);
+    let halves = Tensor::from_slice(&[1000], &vec![f16::from_f32(0.1); 1000]).unwrap();
+    let sum = reduce(Reduce::Sum, &halves, &[0], false).unwrap().item::<f16>().unwrap().to_f32();
+    let running = cumsum(&halves, 0, false, true).unwrap().values::<f16>().unwrap()[999].to_f32();
+    assert_eq!((sum, running), (105.1875, 105.1875));
+    // Columns as well, and the last axis of a sum of exponentials alone in single precision.
+    let columns = tenths.reshape(&[1000, 1]).unwrap();
+    assert_eq!(floats(&cast(&reduce(Reduce::Sum, &columns, &[0], false).unwrap(), DType::Float32).unwrap()), [32.0]);
+    let lse = |x: &Tensor, axis| floats(&cast(&reduce(Reduce::LogSumExp, x, &[axis], false).unwrap(), DType::Float32).unwrap())[0];
+    assert_eq!(lse(&tenths, 0), 7.0);
+    assert!(lse(&columns, 0) < 6.0, "ones beyond 256 are lost");
 }
 
 #[test]
@@ -149,7 +172,7 @@ fn types_of_sums_products_and_running_sums() {
     let small = Tensor::from_slice(&[2], &[100i8, 100]).unwrap();
     assert_eq!(cumsum(&small, 0, false, true).unwrap().values::<i8>().unwrap().as_ref(), [100, -56]);
     let few = Tensor::from_slice(&[2], &[1.0f32, 3.0]).unwrap();
-    assert!(variance(&few, &[], false, 3, true).unwrap().item::<f32>().unwrap().is_nan(), "no clamp at nothing");
+    assert_eq!(variance(&few, &[], false, 3, true).unwrap().item::<f32>().unwrap(), f32::INFINITY, "the count stops at nothing");
     assert_eq!(variance(&few, &[], false, -2, false).unwrap().item::<f32>().unwrap(), 0.5);
     let ints = Tensor::from_slice(&[2], &[1u8, 3]).unwrap();
     assert_eq!(variance(&ints, &[], false, 0, false).unwrap().item::<f32>().unwrap(), 1.0);

@@ -19,6 +19,7 @@ fn reshape_infers_one_length() {
     assert_eq!(reshape(&x, &[3, -1]).unwrap().shape(), [3, 4]);
     assert_eq!(reshape(&iota(&[1]), &[]).unwrap().rank(), 0);
     assert_eq!(reshape(&iota(&[0, 3]), &[-1, 3]).unwrap().shape(), [0, 3]);
+    assert!(reshape(&iota(&[0, 3]), &[0, -1]).is_err(), "nothing tells the open length");
     assert!(reshape(&x, &[-1, -1]).is_err());
     assert!(reshape(&x, &[5, -1]).is_err());
     assert!(reshape(&x, &[-2, -6]).is_err());
@@ -148,6 +149,9 @@ fn ranges_and_constants() {
     assert_eq!(ints(&arange(1, 6, 2, DType::Int32).unwrap()), [1, 3, 5]);
     assert_eq!(ints(&arange(3, 0, -2, DType::Int32).unwrap()), [3, 1]);
     assert_eq!(list::<f32>(&arange(0, 3, 1, DType::Float32).unwrap()), [0.0, 1.0, 2.0]);
+    // MLX adds the step up in the element type: bf16 has no 257.
+    let stuck: Vec<f32> = list::<half::bf16>(&arange(254, 260, 1, DType::BFloat16).unwrap()).iter().map(|x| x.to_f32()).collect();
+    assert_eq!(stuck, [254.0, 255.0, 256.0, 256.0, 256.0, 256.0]);
     assert_eq!(arange(0, 0, 1, DType::Int64).unwrap().shape(), [0]);
     assert!(arange(0, 1, 0, DType::Int32).is_err());
     assert!(arange(i64::MIN, i64::MAX, 1, DType::Int32).is_err());
@@ -195,6 +199,8 @@ fn updates_broadcast_wrap_and_repeat() {
     slice_update(&mut x, &iota(&[5, 5]), 0, (1, -1), 1).unwrap();
     assert!(slice_update(&mut x, &iota(&[3]), 0, (0, 2), 0).is_err());
     let at = Tensor::from_slice(&[3], &[1i64, 0, 1]).unwrap();
+    assert!(index_copy(&mut x, &iota(&[1, 3]), &at, 0).is_err() && index_copy(&mut x, &iota(&[3]), &at, 0).is_err());
+    assert!(slice_update(&mut x, &iota(&[3, 3]), 0, (2, 1), 1).is_err(), "three rows into none");
     index_copy(&mut x, &Tensor::from_slice(&[3, 1], &[7i32, 8, 9]).unwrap(), &at, 0).unwrap();
     assert_eq!(ints(&x), [8, 8, 8, 9, 9, 9], "of two for one place the later wins");
     index_copy(&mut x, &iota(&[0, 3]), &Tensor::from_slice::<i64>(&[0], &[]).unwrap(), 0).unwrap();

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 
+use etx::ir::conditions;
+use etx::ir::weights::MappedFile;
 use etx::mlx::BACKEND;
 use etx::serializer::mlx;
 use etx::serializer::pte::PteFile;
@@ -36,6 +37,9 @@ struct Method {
     constant: Option<Vec<Json>>,
     /// Bytes of memory areas that the runtime plans.
     planned_bytes: i64,
+    /// What must hold of its inputs, beyond what the plan says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<String>,
     delegates: Vec<Delegate>,
     /// Calls of portable kernels, by name.
     kernels: BTreeMap<String, u64>,
@@ -59,8 +63,8 @@ struct MlxProgram {
     instructions: BTreeMap<String, u64>,
 }
 
-pub(super) fn summarise(path: &Path) -> Result<Summary, Failure> {
-    let pte = PteFile::open(path)?;
+pub(super) fn summarise(file: MappedFile) -> Result<Summary, Failure> {
+    let pte = PteFile::of(file)?;
     let program = pte.program();
     let mut used: Vec<u32> = program.named_data.iter().map(|d| d.segment_index).collect();
     used.sort_unstable();
@@ -90,9 +94,16 @@ fn method(pte: &PteFile, plan: &ExecutionPlan) -> Result<Method, Failure> {
         outputs: plan.outputs.iter().map(value).collect(),
         constant: constant(plan),
         planned_bytes: plan.non_const_buffer_sizes.iter().fold(0, |a, &b| a.saturating_add(b)),
+        conditions: conditions_of(pte, &plan.name),
         delegates: plan.delegates.iter().map(|d| delegate(pte, d)).collect::<Result<_, _>>()?,
         kernels,
     })
+}
+
+/// The lines of the conditions that the file has for a method, but for the one that names the format.
+fn conditions_of(pte: &PteFile, method: &str) -> Vec<String> {
+    let text = pte.named_data(&conditions::key(method)).and_then(|w| std::str::from_utf8(w.bytes()).ok()).unwrap_or_default();
+    text.lines().skip(1).map(str::to_owned).collect()
 }
 
 /// The results of a method that computes nothing, if all are plain values.
@@ -147,6 +158,9 @@ impl Summary {
             }
             writeln!(out, "method {:?} ({}) -> ({})", m.name, m.inputs.join(", "), m.outputs.join(", "))?;
             writeln!(out, "  {} planned", Bytes(u64::try_from(m.planned_bytes).unwrap_or(0)))?;
+            for line in &m.conditions {
+                writeln!(out, "  condition: {line}")?;
+            }
             for (i, d) in m.delegates.iter().enumerate() {
                 writeln!(out, "  delegate {i}: {}, {}", d.backend, Bytes(d.payload_bytes))?;
                 if let Some(p) = &d.mlx {

@@ -78,8 +78,13 @@ impl Findings {
                 let at = source.as_ref().map_or_else(String::new, |s| format!(", first at {s}"));
                 vec![format!("unknown operator {target}, {n} call{}{at}", if *n == 1 { "" } else { "s" })]
             });
-            return Err(Error::many(ErrorKind::UnknownOperator, lines)
-                .help("declare operators of your own with `OpId::register` (library) before loading, or decompose them before exporting"));
+            let torchs = |target: &String| target.starts_with("torch.ops.aten.") || target.starts_with("torch._");
+            return Err(Error::many(ErrorKind::UnknownOperator, lines).help(if self.unknown.keys().any(torchs) {
+                "save `exported_program.run_decompositions({})` instead of `exported_program`: it takes such operators apart; where torch \
+                 refuses that, export with strict=True"
+            } else {
+                "declare operators of your own with `OpId::register` (library) before loading, or decompose them before exporting"
+            }));
         }
         if self.broken.count > 0 {
             return Err(Error::many(ErrorKind::Format, self.broken.lines(|what| vec![what.clone()])));

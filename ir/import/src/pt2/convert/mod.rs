@@ -15,6 +15,7 @@ use super::saved::Stored;
 use super::stores::WeightSource;
 use super::subclass::Wrapped;
 use etx_ir::DType;
+use etx_ir::conditions::Guard;
 use etx_ir::error::{Error, ErrorKind};
 use etx_ir::graph::{Arg, Graph, TensorType};
 use etx_ir::program::{Dialect, Input, InputKind, Method, OutputKind, Program, WeightId};
@@ -56,7 +57,7 @@ pub(super) fn method(program: &mut Program, name: &str, json: model::ExportedPro
     let root = json.graph_module.module_call_graph.iter().find(|m| m.fqn.is_empty()).and_then(|m| m.signature.as_ref());
     let (in_spec, out_spec) = root.map_or(("", ""), |s| (&s.in_spec, &s.out_spec));
     let ranges = ranges(&json.range_constraints);
-    let guards = json.guards_code.iter().flatten().map(|g| g.as_str().into()).collect();
+    let guards = json.guards_code.iter().flatten().map(|text| Guard::read(text, &graph, &inputs)).collect();
     let method =
         Method { name: name.into(), graph, inputs, outputs, ranges, guards, dialect, in_spec: in_spec.into(), out_spec: out_spec.into() };
     program.methods.push(method);

@@ -316,3 +316,28 @@ fn every_defect_is_one_error_that_says_where() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
+
+#[test]
+fn archives_unpack_to_no_more_than_a_file_of_their_size_may() {
+    use crate::pt2::archive::Archive;
+    use etx_ir::DType;
+    use etx_ir::weights::TensorData;
+    let open = |entries: &[Entry]| {
+        let bytes = super::zip::write(entries);
+        Archive::open(TensorData::inline(DType::UInt8, vec![bytes.len() as u64], bytes).unwrap()).unwrap()
+    };
+    // A megabyte that claims a gigabyte: refused before it is unpacked.
+    let bomb = Entry { deflated: true, size: Some(1 << 30), ..Entry::new("a", vec![0; 1 << 20]) };
+    let error = open(&[bomb]).read("a").unwrap_err().to_string();
+    assert!(error.contains("entry a") && error.contains("a file of this size"), "{error}");
+    // An archive in it that is unpacked again and again counts each time.
+    let zeros = vec![0; 8 << 20];
+    let inner = super::zip::write(&[Entry { deflated: true, ..Entry::new("b", zeros) }]);
+    let outer = open(&[Entry::new("a", inner)]);
+    let again = || outer.inner(outer.data("a").unwrap()).and_then(|inner| inner.read("b").map(<[u8]>::len));
+    assert_eq!(again().unwrap(), 8 << 20);
+    assert!((0..10).any(|_| again().is_err()), "64 MiB and a little are allowed");
+    // What other tools pack is far from it.
+    let honest = open(&[Entry { deflated: true, ..Entry::new("a", b"{\"nodes\": []}".repeat(10_000)) }]);
+    assert_eq!(honest.read("a").unwrap().len(), 130_000);
+}

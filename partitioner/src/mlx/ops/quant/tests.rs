@@ -1,8 +1,8 @@
 //! What is refused about quantised weights names the weight and says what to do; what is not fits MLX's layout.
 
 use etx_ir::error::Error;
-use etx_mlx::Instr;
 use etx_ir::text::{self, NoFiles};
+use etx_mlx::Instr;
 
 use crate::backend::{Backend, Delegate, Partition, Payload, Refusal, Verdict};
 use crate::cluster::divide;

@@ -470,14 +470,7 @@ fn gguf<'a>(cx: &mut Cx<'a>, call: &Call<'a>) -> Res<Quantised> {
 
 impl Quantised {
     /// A matrix as it is stored.
-    fn plain(
-        w: etx_mlx::Tid,
-        scales: etx_mlx::Tid,
-        biases: Option<etx_mlx::Tid>,
-        group: i64,
-        bits: i32,
-        mode: &'static str,
-    ) -> Self {
+    fn plain(w: etx_mlx::Tid, scales: etx_mlx::Tid, biases: Option<etx_mlx::Tid>, group: i64, bits: i32, mode: &'static str) -> Self {
         Self { w, scales, biases, group: group as i32, bits, mode, factor: None, padded: None, turned: None }
     }
 }

@@ -1,9 +1,9 @@
 //! The gated delta rule in products of matrices, a chunk of time at once.
 
 use etx_ir::DType;
-use etx_mlx::{Instr, Tid};
 use etx_ir::sym::{Dim, Expr};
 use etx_ir::weights::TensorData;
+use etx_mlx::{Instr, Tid};
 
 use super::super::super::call::Res;
 use super::super::super::cx::Cx;

@@ -1,8 +1,8 @@
 //! Layers of cells: one product for the inputs of all steps, then a scan over time a layer and direction.
 
 use etx_ir::graph::ValueId;
-use etx_mlx::{Instr, Tid};
 use etx_ir::sym::Expr;
+use etx_mlx::{Instr, Tid};
 
 use super::super::super::call::{Call, Res};
 use super::super::super::cx::Cx;
