@@ -513,6 +513,26 @@ fn a_long_gated_delta_rule_runs_by_chunks() {
 }
 
 #[test]
+fn a_delta_rule_of_halves_adds_up_in_singles() {
+    let steps = |dtype: &str| {
+        let (_, p) = lowered(&format!(
+            "etir 1\nmethod \"forward\" functional {{
+               input %q : {dtype}[1, 3, 2, 8] = user
+               input %g : {dtype}[1, 3, 2] = user
+               input %s : {dtype}[1, 2, 8, 8] = user
+               delta: %y : {dtype}[1, 3, 2, 8], %t : {dtype}[1, 2, 8, 8] = mlx.gated_delta_rule.default_functional(%q, %q, %q, %g, %g, %s)
+               return %y, %t
+             }}"
+        ));
+        p.chains[1].iter().map(Instr::name).collect::<Vec<_>>()
+    };
+    let sums = |names: &[&str]| names.windows(3).filter(|w| *w == ["AsType", "Sum", "AsType"]).count();
+    assert_eq!((sums(&steps("bf16")), sums(&steps("f16"))), (2, 2), "{:?}", steps("bf16"));
+    let singles = steps("f32");
+    assert!(!singles.contains(&"AsType"), "{singles:?}");
+}
+
+#[test]
 fn halves_round_where_torch_rounds() {
     let names = |body: &str| {
         let (_, p) = lowered(&format!(

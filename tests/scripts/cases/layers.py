@@ -91,6 +91,28 @@ model("gated_delta_bf16", gated_delta, lambda: {"any": [gates(n, torch.bfloat16)
       dtype=torch.bfloat16, dynamic=lambda: {"any": [{1: Dim("n", min=1, max=256)}] * 5}, rtol=3e-2, atol=3e-2)
 
 
+def many_keys(n):
+    """Queries and keys of 512 numbers, all positive: sums that round at every step get stuck far below the true ones."""
+    q, k = torch.rand(1, n, 1, 512) / 8, torch.rand(1, n, 1, 512) / 16
+    return call(*(x.bfloat16() for x in (q, k, torch.rand(1, n, 2, 3), torch.rand(1, n, 2) / 8 + 0.875, torch.rand(1, n, 2))))
+
+
+class delta_rule_of_many_keys_bf16(nn.Module):
+    """The gated delta rule of halves, step by step: what it adds up over the keys is added in singles."""
+
+    def __init__(self):
+        super().__init__()
+        import executorch.backends.mlx.custom_kernel_ops.gated_delta_rule  # noqa: F401  registers mlx::gated_delta_rule
+        self.register_buffer("state", torch.rand(1, 2, 3, 512))
+
+    def forward(self, q, k, v, g, rate):
+        return torch.ops.mlx.gated_delta_rule(q, k, v, g, rate, self.state, False)
+
+
+model("delta_rule_of_many_keys_bf16", delta_rule_of_many_keys_bf16, lambda: [many_keys(3), many_keys(3)], dtype=torch.bfloat16, rtol=1e-2, atol=1e-2,
+      reference_wrong="it adds up over the keys in bf16, rounding at every step")
+
+
 @case(steps=lambda: [call(torch.randn(2, n), torch.randn(24), torch.hann_window(6)) for n in (40, 23, 64)],
       dynamic=lambda: {"x": {1: Dim("n", min=16, max=64)}, "y": None, "w": None}, rtol=1e-4, atol=1e-4, reference_wrong=OUTSIDE)
 def short_time_fourier(self, x, y, w):

@@ -52,7 +52,7 @@ pub(super) const OPERATORS: &[Operator] = &[
 const LLAMA_RULE: &str = "Transpose, and as mlx.gated_delta_rule; step by step where each key decays by itself";
 
 /// From how many steps on the chunked form is the better one: it costs some hundred and fifty launches and five a chunk, the
-/// other nine a step.
+/// other nine a step, or thirteen of halves.
 const LONG: i64 = 24;
 
 /// A gated delta rule with as many heads of queries and keys as of values.
@@ -178,13 +178,23 @@ fn by_step(cx: &mut Cx<'_>, rule: &Rule, to: Results) -> Res {
     let body = cx.in_chain(|cx| {
         let decayed = cx.temp(|out| Instr::Multiply { a: s, b: g, out });
         let seen = cx.temp(|out| Instr::Multiply { a: decayed, b: k, out });
+        let dtype = cx.dtype(seen);
+        // Halves are added up in singles, as in every sum of torch: MLX would round at every step.
+        let seen = cx.widened(seen)?;
         let seen = cx.temp(|out| Instr::Sum { x: seen, out, axes: Some(vec![-1]), keepdims: true });
+        let seen = cx.cast(seen, dtype)?;
         let missing = cx.temp(|out| Instr::Subtract { a: v, b: seen, out });
         let delta = cx.temp(|out| Instr::Multiply { a: missing, b: beta, out });
         let change = cx.temp(|out| Instr::Multiply { a: delta, b: k, out });
         cx.push(Instr::Add { a: decayed, b: change, out: s });
         let read = cx.temp(|out| Instr::Multiply { a: s, b: q, out });
-        cx.push(Instr::Sum { x: read, out: to.y, axes: Some(vec![-1]), keepdims: false });
+        let read = cx.widened(read)?;
+        if cx.dtype(read) == cx.dtype(to.y) {
+            cx.push(Instr::Sum { x: read, out: to.y, axes: Some(vec![-1]), keepdims: false });
+        } else {
+            let y = cx.temp(|out| Instr::Sum { x: read, out, axes: Some(vec![-1]), keepdims: false });
+            copy(cx, y, to.y);
+        }
         Ok(())
     })?;
     cx.push(Instr::Scan {
