@@ -1,17 +1,15 @@
 //! Bytes: what a `.pte` file is, read and written.
 //!
-//! This room turns descriptions into files and files into descriptions. It knows the formats and nothing else: no ATen
+//! This crate turns descriptions into files and files into descriptions. It knows the formats and nothing else: no ATen
 //! operator has a rule here, and no tensor is computed here.
 //!
 //! * [`pte`]: the container. [`pte::PteFile`] opens any file of the reference; [`pte::write`] makes one from plans, delegate
 //!   payloads and weights; [`pte::model`] is the schema, declared once, from which both derive.
-//! * [`emit`]: from "these inputs, these delegates, these outputs" to execution plans with their values numbered and their
-//!   memory planned, the way the reference does it.
 //! * [`mlx`]: the payload of the MLX delegate, from and to [`etx_mlx::Program`].
 //! * [`flat`] and [`window`]: how untrusted bytes are read; [`error`]: how it is said when they are wrong; [`mod@file`]: how
 //!   files come to be completely or not at all.
 //!
-//! # Laws
+//! # Invariants
 //! 1. *Hostile bytes end in an error.* Every read goes through a checked [`window::Window`]; offsets in errors are those of
 //!    the whole file. Nothing panics, overflows or hangs, and memory in use is bounded by the size of the input.
 //! 2. *Broken rules are collected*, each with its place, and reported together ([`Error::problems`]).
