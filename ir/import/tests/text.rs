@@ -36,7 +36,7 @@ fn programs_of_the_exporter_come_back_exactly_and_verify() {
         assert_eq!(text::difference(&program, &again), None, "{}", path.display());
         assert_eq!(text::print(&again), text);
         // With the file at hand, weights come back with their bytes.
-        let with_files = text::parse(&text, &mut Files::default()).unwrap();
+        let with_files = text::parse(&text, &mut Files::default().anywhere()).unwrap();
         for (a, b) in program.weights().iter().zip(with_files.weights()) {
             assert_eq!(a.data.bytes(), b.data.bytes(), "{} in {}", a.name, path.display());
         }
