@@ -13,7 +13,7 @@
 //! generation; these are resolved into plain tensors (see `subclass.rs`).
 //!
 //! ```no_run
-//! let program = crate::pt2::load("model.pt2")?;
+//! let program = etx_import::pt2::load("model.pt2")?;
 //! for method in &program.methods {
 //!     println!("{}: {} calls", method.name, method.graph.len());
 //! }
