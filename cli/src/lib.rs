@@ -2,7 +2,7 @@
 //!
 //! This crate is the front of the house: [`load`] opens what etx accepts, [`Lowering`] rewrites, divides and compiles,
 //! [`Lowered::write`] makes the file, [`runtime`] opens and runs any. The `etx` command is these calls with options around
-//! them. The rooms behind are here under their own names: [`ir`], [`passes`], [`import`], [`mlx`], [`partitioner`], [`serializer`], [`emit`], [`runtime`].
+//! them. The crates behind are here under their own names: [`ir`], [`passes`], [`import`], [`mlx`], [`partitioner`], [`serializer`], [`emit`], [`runtime`].
 //!
 //! # Example
 //! The bundled Llama, with a pass of our own put in that makes its activations sparse, lowered, written and run:

@@ -100,7 +100,7 @@ fn pool<'a>(cx: &mut Cx<'a>, call: Call<'a>, nd: usize, max: bool) -> Res {
         return Err(call.refuse("kernel_size", "kernel, stride and dilation must be positive"));
     }
     let mut x = cx.tensor(call.value("self")?)?;
-    // More than two halves are added up in single precision.
+    // More than two 16-bit floats are added up in single precision.
     if !max && windows.iter().map(|w| w.kernel).try_fold(1i64, i64::checked_mul).is_none_or(|terms| terms > 2) {
         x = cx.widened(x)?;
     }
