@@ -62,7 +62,7 @@ fn lowered(case: &Case, outputs: &[ValueId], path: &std::path::Path, expected: &
     for (call, expected) in (0..CALLS).zip(expected) {
         match method.call(&case.arguments(call)) {
             // The delegate takes no such input, whatever the program does with it.
-            Err(_) if case.arguments(call).iter().any(empty_inside) => {}
+            Err(e) if e.what.contains("the delegate refuses inputs of shape") && case.arguments(call).iter().any(empty_inside) => {}
             Err(e) => return Verdict::Differs(format!("call {call} fails: {e}")),
             Ok(found) => {
                 if let Some(why) = difference(case, outputs, &found, expected, &case.arguments(call)) {
